@@ -1,0 +1,55 @@
+# Needs Python 3.11 with venv, make and git. Packages go to .venv, a running system's files to var.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test lint lock
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\): .*## /  make \1  /p' Makefile
+
+demo: .venv/runtime.stamp ## start a private system, transcribe the samples over HTTP, stop it
+	@$(BIN)/python -m deploy.launch demo
+
+run: .venv/runtime.stamp ## start the service and stay: prints the URL, a login and a token
+	@$(BIN)/python -m deploy.launch run
+
+# Speech and set-up touch no database of their own: once is enough.
+test: .venv/dev.stamp ## all tests, on SQLite and on PostgreSQL (ARGS="-k name" chooses some)
+	@failed=0; \
+	$(BIN)/python -m pytest --database sqlite $(ARGS) || failed=1; \
+	$(BIN)/python -m pytest --database postgres --ignore tests/asr --ignore tests/deploy $(ARGS) \
+	  || failed=1; \
+	exit $$failed
+
+lint: .venv/dev.stamp ## ruff, mypy, the import contract, migrations, the deployment's files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint Dockerfile
+
+lock: .venv/dev.stamp ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade)
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  $(ARGS) -o requirements.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  $(ARGS) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+
+.venv/runtime.stamp: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11")'
+	@echo "Installing packages into .venv; this takes a minute, once."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --no-input -r requirements.txt
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/runtime.stamp
+	@$(BIN)/python -m pip install --quiet --no-input -r requirements-dev.txt
+	@touch $@

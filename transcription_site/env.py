@@ -1,0 +1,218 @@
+"""The environment: every variable that Verbatim reads, its type, its default and its meaning.
+
+Values come from the process's environment, then from `.env` beside `manage.py`. Each variable
+may be given as `<NAME>_FILE` instead, the path of a file that holds the value (a secret in a
+file). An empty value counts as not set.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from asr.registry import ENGINES
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VENDOR_OPENAI_URL = "https://api.openai.com/v1"
+LAST_REDIS_DATABASE = 15  # of a stock Redis
+
+
+class InvalidEnvironmentError(Exception):
+    """A variable is wrong, or two contradict each other. The message is one clear line."""
+
+
+class Environment(BaseModel):
+    """The validated variables; field names are the variables' names in lower case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    var_dir: Path = Field(
+        BASE_DIR / "var", description="where everything a running system writes lies"
+    )
+    database_url: str = Field(
+        "", description="postgres://user:password@host/name; SQLite under var/ if unset"
+    )
+    redis_url: str = Field("", description="broker and cache; the bundled Redis if unset")
+    audio_root: Path = Field(
+        Path(),
+        description="the folder that relative audio paths are looked up in; var/audio if unset",
+    )
+    audio_max_bytes: int = Field(5_000_000, ge=1, description="the largest audio file, in bytes")
+    audio_max_seconds: float = Field(
+        300, gt=0, description="the longest audio file once decoded, in seconds"
+    )
+    asr_engine: str = Field(
+        "pocketsphinx", description=f"the engine of jobs that name none: {', '.join(ENGINES)}"
+    )
+    openai_api_key: str = Field("", description="key of the engine openai")
+    openai_base_url: str = Field(
+        VENDOR_OPENAI_URL, description="the vendor, or any server that speaks its API"
+    )
+    openai_model: str = Field("whisper-1", description="model of the engine openai")
+    engine_deadline_seconds: float = Field(
+        120, gt=0, le=3600, description="the longest one engine call may take in all"
+    )
+    worker_processes: int = Field(
+        2, ge=1, le=64, description="processes of the worker for remote engines"
+    )
+    worker_threads: int = Field(
+        128, ge=1, le=1024, description="threads in each of them: engine calls at once"
+    )
+    local_processes: int = Field(
+        os.cpu_count() or 1,
+        ge=1,
+        le=256,
+        description="child processes for local engines; the number of cores if unset",
+    )
+    web_host: str = Field("127.0.0.1", description="the address that the web server listens on")
+    web_port: int | None = Field(
+        None, ge=1, le=65535, description="its port; 8000 or the next free one if unset"
+    )
+    secret_key: str = Field(
+        "", description="Django's signing key; made and kept under var/ if unset"
+    )
+    allowed_hosts: str = Field(
+        "localhost,127.0.0.1,[::1]", description="host names that the service answers to, by commas"
+    )
+    csrf_trusted_origins: str = Field(
+        "", description="origins behind a proxy that may post forms, by commas"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="the least severe message that is logged"
+    )
+
+    @field_validator("var_dir", "audio_root")
+    @classmethod
+    def _relative_to_the_checkout(cls, path: Path) -> Path:
+        """Wherever a command is called from, it means the same folder."""
+        return BASE_DIR / path if path != Path() else path
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.asr_engine not in ENGINES:
+            raise ValueError(f"ASR_ENGINE is {self.asr_engine!r}, not one of {', '.join(ENGINES)}")
+        if self.asr_engine == "openai" and not self.openai_configured:
+            raise ValueError(
+                "ASR_ENGINE=openai needs OPENAI_API_KEY, or an OPENAI_BASE_URL of your own"
+            )
+        for name, url, schemes in (
+            ("DATABASE_URL", self.database_url, {"postgres", "postgresql", "sqlite"}),
+            ("REDIS_URL", self.redis_url, {"redis", "rediss", "unix"}),
+            ("OPENAI_BASE_URL", self.openai_base_url, {"http", "https"}),
+        ):
+            if url and urlsplit(url).scheme not in schemes:
+                raise ValueError(f"{name} must begin with one of {', '.join(sorted(schemes))}")
+        return self
+
+    @property
+    def openai_configured(self) -> bool:
+        return bool(self.openai_api_key) or self.openai_base_url != VENDOR_OPENAI_URL
+
+    @property
+    def audio_folder(self) -> Path:
+        return self.audio_root if self.audio_root != Path() else self.var_dir / "audio"
+
+    @property
+    def broker_url(self) -> str:
+        """REDIS_URL, or what the bundled server wrote down, or Redis' usual place."""
+        written = self.var_dir / "run" / "redis.url"
+        if self.redis_url:
+            return self.redis_url
+        return written.read_text().strip() if written.exists() else "redis://127.0.0.1:6379/0"
+
+    @property
+    def cache_url(self) -> str:
+        """The broker's address with another database number; all else stays as it stands.
+
+        Redis comes with the databases 0 to 15, so beyond 14 it is the number before.
+        """
+        url = urlsplit(self.broker_url)
+        options = url.query.split("&") if url.query else []
+        given = [option for option in options if option.startswith("db=")]
+        path = unquote(url.path).replace("/", "")  # as redis-py reads it
+        written = given[0].removeprefix("db=") if given else path
+        number = int(written) if written.isdecimal() else 0
+        other = number + 1 if number < LAST_REDIS_DATABASE else number - 1
+        if given or url.scheme == "unix":
+            options = [option for option in options if option not in given] + [f"db={other}"]
+            path = url.path
+        else:
+            path = f"/{other}"
+        query = f"?{'&'.join(options)}" if options else ""
+        # Not by geturl(), which writes unix:///path as unix:/path.
+        return f"{url.scheme}://{url.netloc}{path}{query}"
+
+    def signing_key(self) -> str:
+        """SECRET_KEY, or one that is made at the first start and kept."""
+        if self.secret_key:
+            return self.secret_key
+        kept = self.var_dir / "secret_key"
+        if not kept.exists():
+            self.var_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Several processes may start at once: the first complete file is everybody's.
+            descriptor, made = tempfile.mkstemp(dir=self.var_dir, prefix="secret_key.")
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(50))
+            with suppress(FileExistsError):
+                os.link(made, kept)
+            Path(made).unlink()
+        return kept.read_text()
+
+
+def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> Environment:
+    """Read and check all variables.
+
+    Raises:
+        InvalidEnvironmentError: with one line that names the variable and what is wrong with it.
+    """
+    try:
+        kept = dotenv_values(dotenv or BASE_DIR / ".env", interpolate=False)  # a key may hold "$"
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidEnvironmentError(f".env cannot be read: {error}") from None
+    given: dict[str, str | None] = {**kept, **(os.environ if environ is None else environ)}
+    values = {}
+    for field in Environment.model_fields:
+        value = _value_of(field.upper(), given)
+        if value:
+            values[field] = value
+    try:
+        return Environment(**values)  # type: ignore[arg-type]  # pydantic converts the strings
+    except ValidationError as error:
+        raise InvalidEnvironmentError(_one_line(error)) from None
+
+
+def _value_of(name: str, given: Mapping[str, str | None]) -> str | None:
+    value, path = given.get(name), given.get(f"{name}_FILE")
+    if value and path:
+        raise InvalidEnvironmentError(f"{name} and {name}_FILE are both set; keep one")
+    if not path:
+        return value
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidEnvironmentError(f"{name}_FILE cannot be read: {error}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "int_parsing":
+        message = "not a whole number"
+    name = str(first["loc"][0]).upper() if first["loc"] else ""
+    return f"{name} is {first['input']!r}: {message}" if name else message

@@ -1,0 +1,245 @@
+"""Django's settings: one file, everything that varies comes from the environment (`env.py`)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import dj_database_url
+
+from transcription_site import env as environment
+from transcription_site.env import BASE_DIR
+
+try:
+    env = environment.load()
+except environment.InvalidEnvironmentError as error:
+    sys.exit(f"verbatim: {error}")
+
+SECRET_KEY = env.signing_key()
+DEBUG = False
+ALLOWED_HOSTS = [host.strip() for host in env.allowed_hosts.split(",")]
+CSRF_TRUSTED_ORIGINS = [o.strip() for o in env.csrf_trusted_origins.split(",") if o.strip()]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "transcription_site.apps.VerbatimAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_dramatiq",
+    "django_guid",
+    "rest_framework",
+    "knox",
+    "drf_standardized_errors",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "jobs",
+]
+
+MIDDLEWARE = [
+    "django_guid.middleware.guid_middleware",
+    "transcription_site.middleware.body_length_middleware",
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "transcription_site.urls"
+ASGI_APPLICATION = "transcription_site.asgi.application"
+APPEND_SLASH = False
+LOGIN_URL = "admin:login"
+CSRF_FAILURE_VIEW = "jobs.api.errors.csrf_failure"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = env.var_dir / "static"
+SERVESTATIC_USE_FINDERS = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+
+def _database(url: str) -> dict[str, Any]:
+    """Both engines as measured under load: neither loses a lock race, neither runs dry."""
+    config: dict[str, Any] = dict(dj_database_url.parse(url))
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        # WAL without IMMEDIATE is worse than neither: a lock upgrade ignores the time-out.
+        config["OPTIONS"] = {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+            " PRAGMA busy_timeout=20000;",
+        }
+        # A file, so that worker threads and the test see the same rows.
+        config["TEST"] = {"NAME": str(config["NAME"]) + ".test"}
+        return config
+    config["CONN_MAX_AGE"] = 0  # the pool keeps connections, not the threads
+    config["CONN_HEALTH_CHECKS"] = True
+    config["OPTIONS"] = {
+        **config.get("OPTIONS", {}),
+        "pool": {"min_size": 2, "max_size": 16, "timeout": 5},
+        "options": "-c statement_timeout=15s -c lock_timeout=5s"
+        " -c idle_in_transaction_session_timeout=30s",
+    }
+    return config
+
+
+DATABASES = {"default": _database(env.database_url or f"sqlite:///{env.var_dir}/verbatim.sqlite3")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    env.var_dir.mkdir(parents=True, exist_ok=True)
+
+# The broker keeps REDIS_URL's database to itself: Dramatiq's maintenance lists its keys.
+BROKER_URL = env.broker_url
+
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": env.cache_url,
+        "KEY_PREFIX": "verbatim",
+        "TIMEOUT": 24 * 3600,
+        "OPTIONS": {
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            "IGNORE_EXCEPTIONS": True,  # Redis away means slower, never wrong
+            "SOCKET_CONNECT_TIMEOUT": 0.3,
+            "SOCKET_TIMEOUT": 0.3,
+            "CONNECTION_POOL_KWARGS": {"max_connections": 512},
+        },
+    }
+}
+
+DRAMATIQ_BROKER = {
+    "BROKER": "transcription_site.broker.SafeRedisBroker",
+    "OPTIONS": {"url": BROKER_URL},
+    # Before-hooks run from top to bottom, after-hooks from bottom to top. The time limit stands
+    # last so that it is disarmed before Retries talks to Redis: an interrupt there kills threads.
+    "MIDDLEWARE": [
+        "django_dramatiq.middleware.DbConnectionsMiddleware",
+        "transcription_site.broker.WorkerLife",
+        "transcription_site.broker.BoundedRetries",
+        "transcription_site.broker.RedisGroupCallbacks",
+        "dramatiq.middleware.TimeLimit",
+    ],
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "jobs.api.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": [
+        "jobs.api.parsers.JSONParser",
+        "rest_framework.parsers.MultiPartParser",
+    ],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "rest_framework.renderers.BrowsableAPIRenderer",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+DRF_STANDARDIZED_ERRORS = {
+    "EXCEPTION_HANDLER_CLASS": "jobs.api.errors.ExceptionHandler",
+    "EXCEPTION_FORMATTER_CLASS": "jobs.api.errors.ExceptionFormatter",
+    "ENABLE_IN_DEBUG_FOR_UNHANDLED_EXCEPTIONS": True,
+}
+# Ours takes the place of knox's token, whose own table would only be in the way.
+MIGRATION_MODULES = {"knox": None}
+KNOX_TOKEN_MODEL = "jobs.AuthToken"  # noqa: S105  (a model, no password)
+REST_KNOX = {"TOKEN_TTL": None}  # a token lives until it is revoked, unless made with an end
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Verbatim",
+    "DESCRIPTION": "Chunks of recorded speech in, one transcript out.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "ChunkStatusEnum": "jobs.models.ChunkStatus",
+        "PartStatusEnum": ["up", "down"],
+    },
+}
+DJANGO_GUID = {
+    "GUID_HEADER_NAME": "X-Request-ID",
+    "VALIDATE_GUID": True,
+    "INTEGRATIONS": [],
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "django_guid.log_filters.CorrelationId"}},
+    "formatters": {
+        "line": {
+            "format": "%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s",
+        }
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["request_id"],
+        }
+    },
+    "root": {"handlers": ["stderr"], "level": env.log_level},
+    "loggers": {
+        "django_guid": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        "django.server": {"handlers": ["stderr"], "propagate": False},
+    },
+}
+
+# --- Verbatim's own ---
+VAR_DIR = env.var_dir
+AUDIO_ROOT = env.audio_folder
+AUDIO_MAX_BYTES = env.audio_max_bytes
+AUDIO_MAX_SECONDS = env.audio_max_seconds
+ASR_ENGINE = env.asr_engine
+# What each engine is made with; an engine whose options do not suffice is not configured.
+ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
+    "pocketsphinx": {},
+    "openai": {
+        "api_key": env.openai_api_key or None,
+        "base_url": env.openai_base_url,
+        "model": env.openai_model,
+    },
+}
+ENGINE_DEADLINE_SECONDS = env.engine_deadline_seconds
+LEASE_SECONDS = ENGINE_DEADLINE_SECONDS + 30
+WORKER_PROCESSES = env.worker_processes
+WORKER_THREADS = env.worker_threads
+LOCAL_PROCESSES = env.local_processes
+
+# The browser-based multipart form may carry a whole job.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+DATA_UPLOAD_MAX_NUMBER_FILES = 100
