@@ -1,0 +1,66 @@
+"""The inside of a child process: limits itself, then answers calls until its parent is gone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+from io import BufferedRWPair
+
+from asr.errors import AsrError
+
+CALL_HEADER = struct.Struct("!dQ")  # limit in seconds, length of the pickled call that follows
+ANSWER_HEADER = struct.Struct("!Q")  # length of the pickled answer that follows
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_OPEN_FILES = 64  # PyAV, PocketSphinx and its model need fewer (measured)
+_GRACE_SECONDS = 2.0  # the parent kills at the limit; the alarm is for when it cannot
+
+
+def serve(fileno: int, parent: int, memory_bytes: int) -> None:
+    """Answer calls that come over the socket `fileno`, until its other end is closed."""
+    _die_with(parent)
+    _restrict(memory_bytes)
+    with socket.socket(fileno=fileno) as connection, connection.makefile("rwb") as stream:
+        while header := stream.read(CALL_HEADER.size):
+            limit, length = CALL_HEADER.unpack(header)
+            # Left at its default action SIGALRM ends a child even while C code holds Python's
+            # global lock, and even when the parent is frozen.
+            signal.setitimer(signal.ITIMER_REAL, limit + _GRACE_SECONDS)
+            _answer(stream, stream.read(length))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it went before the call above
+        os._exit(1)
+
+
+def _restrict(memory_bytes: int) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a mask is inherited, Dramatiq sets one
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _answer(stream: BufferedRWPair, request: bytes) -> None:
+    try:
+        fn, args = pickle.loads(request)  # noqa: S301  (from the parent)
+        answer = pickle.dumps((True, fn(*args)))
+    except AsrError as error:
+        answer = pickle.dumps((False, error))
+    except BaseException as error:  # a SystemExit of a library is no reason to end
+        answer = pickle.dumps((False, type(error).__name__))
+    stream.writelines((ANSWER_HEADER.pack(len(answer)), answer))
+    stream.flush()

@@ -1,0 +1,51 @@
+"""The interface that every engine fulfils."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import ClassVar
+
+from asr.types import AudioRequest, Capabilities, Recognition
+
+_ISO_639 = re.compile(r"[a-z]{2,3}")  # 639-1, and 639-3 for the few that have no short code (yue)
+
+
+def primary_language(tag: str) -> str:
+    """The language of a tag without region or script, in lower case: `en-US` gives `en`."""
+    return re.split("[-_]", tag, maxsplit=1)[0].lower()
+
+
+class TranscriptionService(ABC):
+    """A speech engine.
+
+    Constructors are cheap and raise EngineMisconfigured when an option is missing: a process that
+    only checks options builds engines too. SDKs and models are loaded by the first `transcribe`.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+
+    @abstractmethod
+    def transcribe(self, request: AudioRequest) -> Recognition:
+        """Recognise one file; may be called by many threads at once. Raises AsrError only."""
+
+    def refusal(
+        self, *, language: str | None, vocabulary: Collection[str], diarize: bool
+    ) -> str | None:
+        """The name of the first option that this engine cannot honour, None when it can all."""
+        if language and not self._speaks(primary_language(language)):
+            return "language"
+        if vocabulary and not self.capabilities.vocabulary:
+            return "vocabulary"
+        if diarize and not self.capabilities.diarization:
+            return "diarize"
+        return None
+
+    def close(self) -> None:  # noqa: B027  (most engines hold nothing)
+        """Give back connections; the engine is not used afterwards."""
+
+    def _speaks(self, language: str) -> bool:
+        known = self.capabilities.languages
+        return bool(_ISO_639.fullmatch(language)) if known is None else language in known

@@ -1,0 +1,138 @@
+"""What goes into an engine and what comes out of it. All times are seconds as float."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Han, kana, bopomofo, their punctuation and full-width forms: scripts written without spaces.
+# Hangul is left out: Korean puts spaces between words.
+_CJK = "\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+_SPACE_WITHIN_CJK = re.compile(f"(?<=[{_CJK}]) (?=[{_CJK}])")
+
+
+def join_text(pieces: Iterable[str]) -> str:
+    """Join pieces of a text by one space, and by none where two CJK characters meet.
+
+    What no database takes is left out.
+    """
+    return _SPACE_WITHIN_CJK.sub("", " ".join(_storable(" ".join(pieces)).split()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One word as it was heard; `confidence` lies between 0 and 1, None where it is unknown."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of speech, as long as one would show it in a subtitle."""
+
+    text: str
+    start: float
+    end: float
+    words: tuple[Word, ...] = ()
+    confidence: float | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioInfo:
+    """What decoding a file has shown.
+
+    `duration_seconds` counts decoded samples and never repeats what the container claims.
+    `container` is a file suffix: wav, mp3, flac, ogg, m4a (mov family), webm (matroska) or aac.
+    `digest` is the SHA-256 (hex) of the samples as 16 kHz mono int16: equal sound, equal digest.
+    """
+
+    duration_seconds: float
+    container: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioRequest:
+    """One file to be recognised within `deadline_seconds`, with the options of its job."""
+
+    data: bytes
+    info: AudioInfo
+    language: str | None = None
+    vocabulary: tuple[str, ...] = ()
+    diarize: bool = False
+    deadline_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """What an engine heard; no segments when there was nothing to hear."""
+
+    segments: tuple[Segment, ...]
+    engine: str
+    model: str
+    language: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All segments' texts as one."""
+        return join_text(segment.text for segment in self.segments)
+
+    @property
+    def confidence(self) -> float | None:
+        """The mean over all words; a word without its own counts with its segment's."""
+        known = [
+            confidence
+            for segment in self.segments
+            for word in segment.words
+            if (confidence := _first_known(word.confidence, segment.confidence)) is not None
+        ]
+        return sum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do. `languages` None: any language with an ISO 639-1 code."""
+
+    languages: frozenset[str] | None
+    words: bool
+    vocabulary: bool
+    diarization: bool
+    runs_locally: bool
+    max_seconds: float | None = None
+    max_bytes: int | None = None
+
+
+def segments_to_json(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+    """Segments as plain dictionaries and lists, fit for `json.dumps`."""
+    return [
+        _plain(segment) | {"words": [_plain(word) for word in segment.words]}
+        for segment in segments
+    ]
+
+
+def segments_from_json(items: Iterable[dict[str, Any]]) -> tuple[Segment, ...]:
+    """The inverse of `segments_to_json`."""
+    return tuple(
+        Segment(**{**item, "words": tuple(Word(**word) for word in item["words"])})
+        for item in items
+    )
+
+
+def _plain(item: Segment | Word) -> dict[str, Any]:
+    return asdict(item) | {"text": _storable(item.text)}
+
+
+def _storable(text: str) -> str:
+    """Without NUL and lone surrogates, which no database takes."""
+    return text.replace("\0", " ").encode(errors="replace").decode()
+
+
+def _first_known(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first

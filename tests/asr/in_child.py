@@ -1,0 +1,48 @@
+"""What tests let children do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def slow_echo(seconds: float, value: Any) -> Any:
+    time.sleep(seconds)
+    return value
+
+
+def fail(error: BaseException) -> NoReturn:
+    raise error
+
+
+def signal_self(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def write_file(path: str) -> None:
+    Path(path).write_text("something")
+
+
+def open_many(path: str) -> None:
+    for _ in range(64):
+        os.open(Path(path).parent, os.O_RDONLY)
+
+
+def loaded(names: list[str]) -> list[str]:
+    return [name for name in names if name in sys.modules]
+
+
+class _Harmful:
+    def __reduce__(self) -> Any:
+        return os.putenv, ("VERBATIM_HARMED", "1")
+
+
+def harmful_result() -> Any:
+    return _Harmful()
