@@ -1,0 +1,44 @@
+"""The rows: the truth about every job."""
+
+from __future__ import annotations
+
+from jobs.models.changes import JobChange, JobGoneError, changing
+from jobs.models.chunk import MAX_CRASHES, MAX_ERRORS, MESSAGE_PATIENCE, Chunk
+from jobs.models.clock import from_now
+from jobs.models.event import EventType, JobEvent
+from jobs.models.idempotency import IdempotencyKey
+from jobs.models.job import DEADLINE, MAX_CHUNKS, ErasedJob, Job, validate_user_id
+from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
+from jobs.models.token import AuthToken
+from jobs.models.transcript import Transcript
+from jobs.models.user_index import UserIndexStamp, UserJobIndex
+from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
+
+__all__ = [
+    "DEADLINE",
+    "ENDED_CHUNK",
+    "ENDED_JOB",
+    "MAX_CHUNKS",
+    "MAX_CRASHES",
+    "MAX_ERRORS",
+    "MESSAGE_PATIENCE",
+    "SILENCE_LIMIT",
+    "AuthToken",
+    "Chunk",
+    "ChunkStatus",
+    "ErasedJob",
+    "EventType",
+    "IdempotencyKey",
+    "Job",
+    "JobChange",
+    "JobEvent",
+    "JobGoneError",
+    "JobStatus",
+    "Transcript",
+    "UserIndexStamp",
+    "UserJobIndex",
+    "WorkerProcess",
+    "changing",
+    "from_now",
+    "validate_user_id",
+]

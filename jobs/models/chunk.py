@@ -1,0 +1,155 @@
+"""Chunk: one audio file of a job, its claim and its result."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from django.db import models
+from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q
+from django.db.models.functions import Now
+
+from jobs.models.job import Job
+from jobs.models.states import ChunkStatus
+from jobs.models.worker import WorkerProcess
+
+MAX_ERRORS: Final = 4  # one attempt and three retries
+MAX_CRASHES: Final = 3  # claims whose worker died or fell silent
+MESSAGE_PATIENCE: Final = timedelta(seconds=60)  # until a message counts as lost
+
+
+class ChunkQuerySet(models.QuerySet["Chunk"]):
+    """Chunks by what is to be done with them. The database's clock decides throughout."""
+
+    def without_words(self) -> ChunkQuerySet:
+        """All columns but the large one; it is read only to stitch."""
+        return self.defer("segments")
+
+    def pending(self) -> ChunkQuerySet:
+        return self.filter(status=ChunkStatus.PENDING)
+
+    def in_progress(self) -> ChunkQuerySet:
+        return self.filter(status=ChunkStatus.IN_PROGRESS)
+
+    def longest_waiting(self) -> ChunkQuerySet:
+        """Due chunks, the one that waits longest first, each with its `waited` time."""
+        waited = ExpressionWrapper(Now() - F("not_before"), output_field=models.DurationField())
+        return self.due().annotate(waited=waited).order_by("not_before")
+
+    def due(self) -> ChunkQuerySet:
+        return self.filter(status=ChunkStatus.PENDING, not_before__lte=Now())
+
+    def lost(self) -> ChunkQuerySet:
+        """Due chunks that no message points at any more, as far as one can tell."""
+        return self.due().filter(resend_time__lte=Now())
+
+    def claim_is_over(self, *, silence: bool = True) -> ChunkQuerySet:
+        """Claims whose lease ran out, or whose worker is gone or, with `silence`, silent."""
+        workers = WorkerProcess.objects.alive() if silence else WorkerProcess.objects.all()
+        alive = workers.filter(pk=OuterRef("worker_id"))
+        return self.filter(status=ChunkStatus.IN_PROGRESS).filter(
+            Q(lease_expires_time__lt=Now()) | ~Exists(alive)
+        )
+
+
+class Chunk(models.Model):
+    """One audio file.
+
+    `attempts` counts the claims, save those given back at a shutdown or for a wait that the
+    engine asked for; errors and crashes have budgets of their own.
+
+    A result is written only by the holder of `lease_token`, so a worker that was taken for dead
+    and wakes up writes nothing.
+    """
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="chunks")
+    index = models.PositiveSmallIntegerField()
+    audio_path = models.CharField(max_length=1024, help_text="Relative to the audio root.")
+    uploaded = models.BooleanField(
+        default=False, help_text="The service stored the file itself and deletes it with the job."
+    )
+    status = models.CharField(max_length=16, choices=ChunkStatus, default=ChunkStatus.PENDING)
+
+    attempts = models.PositiveSmallIntegerField(default=0)
+    errors = models.PositiveSmallIntegerField(
+        default=0, help_text="Attempts that ended in an error."
+    )
+    crashes = models.PositiveSmallIntegerField(default=0, help_text="Attempts whose worker died.")
+    not_before = models.DateTimeField(help_text="When it may be claimed.")
+    resend_time = models.DateTimeField(help_text="When its last message counts as lost.")
+    dispatches = models.PositiveSmallIntegerField(
+        default=0, help_text="Messages since the last claim."
+    )
+
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_expires_time = models.DateTimeField(null=True, blank=True)
+    worker_id = models.UUIDField(null=True, blank=True, help_text="The process that claimed it.")
+    started_time = models.DateTimeField(null=True, blank=True)
+    ended_time = models.DateTimeField(null=True, blank=True)
+
+    duration_seconds = models.FloatField(null=True, blank=True, help_text="Of the decoded audio.")
+    processing_seconds = models.FloatField(null=True, blank=True)
+    engine = models.CharField(max_length=40, blank=True, default="")
+    model = models.CharField(max_length=200, blank=True, default="")
+    language = models.CharField(max_length=35, null=True, blank=True)
+    confidence = models.FloatField(null=True, blank=True)
+    text = models.TextField(blank=True, default="")
+    segments = models.JSONField(default=list, blank=True, help_text="Times from the chunk's start.")
+
+    error_code = models.CharField(max_length=40, blank=True, default="")
+    error_detail = models.CharField(max_length=500, blank=True, default="")
+    error_recoverable = models.BooleanField(null=True, blank=True)
+
+    objects = ChunkQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "index"], name="chunk_index_is_unique_in_job"),
+            models.CheckConstraint(
+                condition=Q(status__in=ChunkStatus.values), name="chunk_status_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    status=ChunkStatus.IN_PROGRESS,
+                    lease_token__isnull=False,
+                    lease_expires_time__isnull=False,
+                    worker_id__isnull=False,
+                )
+                | (~Q(status=ChunkStatus.IN_PROGRESS) & Q(lease_token__isnull=True)),
+                name="chunk_is_leased_while_in_progress",
+            ),
+            models.CheckConstraint(
+                condition=Q(errors__lte=MAX_ERRORS) & Q(crashes__lte=MAX_CRASHES),
+                name="chunk_stays_within_its_budgets",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=ChunkStatus.FAILED) | ~Q(error_code=""),
+                name="chunk_that_failed_says_why",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=ChunkStatus.COMPLETED) | Q(duration_seconds__isnull=False),
+                name="chunk_that_completed_was_measured",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["not_before"],
+                condition=Q(status=ChunkStatus.PENDING),
+                name="chunk_sweep_due",
+            ),
+            models.Index(
+                fields=["lease_expires_time"],
+                condition=Q(status=ChunkStatus.IN_PROGRESS),
+                name="chunk_sweep_claims",
+            ),
+            # Also by prefix, which PostgreSQL's default operators would not serve.
+            models.Index(
+                fields=["audio_path"],
+                opclasses=["varchar_pattern_ops"],
+                name="chunk_by_audio_path",
+            ),
+        ]
+        ordering = ["job", "index"]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}[{self.index}]"

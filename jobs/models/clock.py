@@ -1,0 +1,14 @@
+"""Time by the database's clock: the one clock that all processes share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import DateTimeField, ExpressionWrapper
+from django.db.models.functions import Now
+
+
+def from_now(delta: timedelta) -> ExpressionWrapper[Any]:
+    """The database's time now plus `delta`, for use in queries and updates."""
+    return ExpressionWrapper(Now() + delta, output_field=DateTimeField())

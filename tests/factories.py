@@ -1,0 +1,179 @@
+"""Small functions that make the rows and files that tests begin with."""
+
+from __future__ import annotations
+
+import json
+import struct
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+from django.db.models.functions import Now
+
+from asr.errors import AsrError, EngineUnavailable
+from asr.types import AudioInfo, Recognition, Segment, Word
+from jobs import pipeline
+from jobs.models import (
+    AuthToken,
+    Chunk,
+    EventType,
+    Job,
+    JobChange,
+    UserIndexStamp,
+    UserJobIndex,
+    from_now,
+)
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+MANIFEST: list[dict[str, Any]] = json.loads((SAMPLES / "manifest.json").read_text())
+A_DAY = timedelta(hours=24)
+
+
+def make_user(name: str = "alice", **columns: Any) -> User:
+    user, _ = get_user_model().objects.get_or_create(username=name, defaults=columns)
+    return user
+
+
+def make_token(name: str = "alice", *, service: bool = False, **columns: Any) -> str:
+    """A token that can be sent; the user is made if need be."""
+    _, token = AuthToken.objects.create(user=make_user(name), is_service=service, **columns)
+    return str(token)
+
+
+def make_job(chunks: int = 1, *, user_id: str = "alice", **columns: Any) -> Job:
+    """An accepted job as a submission leaves it, without files."""
+    values = {"engine": "scripted", "submitted_time": Now(), "deadline": from_now(A_DAY)} | columns
+    job = Job.objects.create(user_id=user_id, **values)
+    Chunk.objects.bulk_create(
+        Chunk(
+            job=job,
+            index=index,
+            audio_path=f"{user_id}/{index:02d}.wav",
+            not_before=Now(),
+            resend_time=from_now(timedelta(seconds=60)),
+        )
+        for index in range(chunks)
+    )
+    UserJobIndex.objects.create(
+        job=job, user_id=user_id, job_status=job.status, submitted_time=Now()
+    )
+    UserIndexStamp.renew(user_id)
+    change = JobChange(job)
+    change.record(EventType.JOB_SUBMITTED)
+    change.write_events()
+    return Job.objects.get(pk=job.pk)
+
+
+def make_completed_job(*texts: str, user_id: str = "alice", **columns: Any) -> Job:
+    job = make_job(len(texts), user_id=user_id, **columns)
+    for index, text in enumerate(texts):
+        complete(claim(job, index), text)
+    assert pipeline.finish_job(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def make_failed_job(*texts: str | None, user_id: str = "alice") -> Job:
+    """None stands for a chunk that failed for good."""
+    job = make_job(len(texts), user_id=user_id)
+    for index, text in enumerate(texts):
+        claimed = claim(job, index)
+        if text is None:
+            fail(claimed, permanent())
+        else:
+            complete(claimed, text)
+    assert pipeline.finish_job(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def claim(job: Job, index: int = 0) -> pipeline.Claim:
+    claimed = pipeline.claim_chunk(job.pk, index)
+    assert claimed is not None
+    return claimed
+
+
+def complete(claimed: pipeline.Claim, text: str = "word", seconds: float = 1.0) -> bool:
+    return pipeline.record_result(attempt(claimed, seconds), recognition(text))
+
+
+def fail(claimed: pipeline.Claim, error: AsrError | None = None) -> float | None:
+    return pipeline.record_error(attempt(claimed, None), error or passing())
+
+
+def attempt(claimed: pipeline.Claim, seconds: float | None = 1.0) -> pipeline.Attempt:
+    info = None
+    if seconds is not None:
+        info = AudioInfo(duration_seconds=seconds, container="wav", digest="")
+    return pipeline.Attempt(claim=claimed, info=info)
+
+
+def recognition(text: str) -> Recognition:
+    if not text:
+        return Recognition(segments=(), engine="scripted", model="m", language="en")
+    words = tuple(
+        Word(text=word, start=float(n), end=n + 0.5, confidence=0.5)
+        for n, word in enumerate(text.split())
+    )
+    segment = Segment(text=text, start=0.0, end=float(len(words)), words=words)
+    return Recognition(segments=(segment,), engine="scripted", model="m", language="en")
+
+
+def passing() -> AsrError:
+    return EngineUnavailable("engine_error", "the engine stumbled")
+
+
+def permanent() -> AsrError:
+    from asr.errors import AudioRejected
+
+    return AudioRejected("invalid_audio", "not audio")
+
+
+def make_due(job_id: UUID) -> None:
+    """Let the time pass that the job's waiting chunks wait for."""
+    Chunk.objects.filter(job_id=job_id, status="pending").update(
+        not_before=from_now(-timedelta(seconds=1))
+    )
+
+
+def make_undispatched(job_id: UUID) -> None:
+    """Let the messages of the job's waiting chunks be lost for an hour."""
+    Chunk.objects.filter(job_id=job_id, status="pending").update(
+        resend_time=from_now(-timedelta(seconds=1)), dispatches=0
+    )
+
+
+def wav(seconds: float = 0.3, *, fill: int = 0) -> bytes:
+    """A sound of that length: silence, or a square wave of the amplitude `fill`."""
+    samples = [fill if n // 40 % 2 else -fill for n in range(int(seconds * 16_000))]
+    sound = struct.pack(f"<{len(samples)}h", *samples)
+    shape = struct.pack("<HHIIHH", 1, 1, 16_000, 32_000, 2, 16)
+    return b"".join(
+        (
+            b"RIFF",
+            struct.pack("<I", 36 + len(sound)),
+            b"WAVEfmt ",
+            struct.pack("<I", 16),
+            shape,
+            b"data",
+            struct.pack("<I", len(sound)),
+            sound,
+        )
+    )
+
+
+def put_audio(path: str, data: bytes | None = None) -> str:
+    """Put a file under the audio root, as an operator would; its relative path."""
+    file = Path(settings.AUDIO_ROOT) / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(wav() if data is None else data)
+    return path
+
+
+def sample(index: int) -> bytes:
+    """Real speech; its words are `MANIFEST[index]["text"]`."""
+    return (SAMPLES / str(MANIFEST[index]["file"])).read_bytes()

@@ -1,0 +1,37 @@
+"""What every test of jobs gets, asked for or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import engines, liveness
+
+
+@pytest.fixture(autouse=True)
+def audio_root(tmp_path: Path, settings: Any) -> Path:
+    """An audio root that nobody else uses."""
+    settings.AUDIO_ROOT = tmp_path / "audio"
+    settings.AUDIO_ROOT.mkdir()
+    return Path(settings.AUDIO_ROOT)
+
+
+@pytest.fixture(autouse=True)
+def heartbeat_ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A heartbeat beats once, in the test's own transaction, and ends with the test."""
+    monkeypatch.setattr(liveness, "RENEW_EVERY_SECONDS", 3600.0)
+    yield
+    heartbeat, liveness._heartbeat = liveness._heartbeat, None
+    if heartbeat is not None:
+        heartbeat._stopped.set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_end() -> Iterator[None]:
+    """Decoding and PocketSphinx run in children, which end with the run."""
+    yield
+    if engines.child_pool.cache_info().currsize:
+        engines.child_pool().close()
