@@ -1,0 +1,112 @@
+"""The admin site: Django's, with the state of the system on its front page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, cast
+
+import dramatiq
+from django.contrib.admin import AdminSite
+from django.db.models import Count
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+
+from jobs import engines, tasks
+from jobs.models import Chunk, Job, JobStatus, WorkerProcess
+
+DAY: Final = timedelta(hours=24)
+
+
+class VerbatimAdminSite(AdminSite):
+    """Takes the place of `admin.site`; every app registers its models here."""
+
+    site_header = "Verbatim"
+    site_title = "Verbatim"
+    index_title = "Operations"
+    site_url = "/docs"  # there is no page at "/"
+
+    def index(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        """The front page: how deep the queues are, what waits, who works."""
+        return super().index(request, {**(extra_context or {}), "system": system_now()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueNow:
+    """One queue of the broker. `depth` counts messages that wait or are worked at, delayed ones
+    too; None while the broker is away.
+    """
+
+    name: str
+    depth: int | None
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemNow:
+    """What an operator wants to know first."""
+
+    queues: list[QueueNow]
+    pending: int
+    in_progress: int
+    waits_longest: Chunk | None
+    longest_wait: str
+    jobs: list[tuple[str, str, int]]
+    """Status, its label and the number of jobs submitted within the last 24 hours."""
+
+    @property
+    def broker_away(self) -> bool:
+        return any(queue.depth is None for queue in self.queues)
+
+
+def system_now() -> SystemNow:
+    """The state of the system, from indexed counts and one short look at the broker."""
+    workers = WorkerProcess.objects.alive_per_queue()
+    oldest = Chunk.objects.longest_waiting().only("job_id", "index").first()
+    return SystemNow(
+        queues=[
+            QueueNow(name=name, depth=depth, workers=workers[name])
+            for name, depth in zip(engines.QUEUES, _depths(), strict=True)
+        ],
+        pending=Chunk.objects.pending().count(),
+        in_progress=Chunk.objects.in_progress().count(),
+        waits_longest=oldest,
+        longest_wait=spoken(oldest.waited) if oldest else "",  # type: ignore[attr-defined]
+        jobs=_jobs_of_a_day(),
+    )
+
+
+def _depths() -> Iterator[int | None]:
+    """Each queue's depth. After one failure nothing more is asked: the page is not to wait."""
+    broker = cast("Any", dramatiq.get_broker())  # its commands are made up by __getattr__
+    away = False
+    for queue in engines.QUEUES:
+        depth = None
+        if not away:
+            try:
+                with tasks.broker_errors():
+                    depth = int(broker.do_qsize(queue))
+            except ConnectionError:
+                away = True
+        yield depth
+
+
+def _jobs_of_a_day() -> list[tuple[str, str, int]]:
+    counted = Job.objects.submitted_within(DAY).order_by().values_list("status")
+    numbers = Counter(dict(counted.annotate(Count("pk"))))
+    return [(status.value, str(status.label), numbers[status]) for status in JobStatus]
+
+
+def spoken(wait: timedelta) -> str:
+    """A time to wait in its two largest units."""
+    minutes, seconds = divmod(int(wait.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{number} {unit}" for number, unit in parts[:2])

@@ -1,0 +1,196 @@
+"""Is it well? `/healthz` for the process, `/readyz` for everything that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import dramatiq
+import redis
+from django.conf import settings
+from django.core.cache import cache
+from django.db import Error as DatabaseError
+from django.db import connection
+from dramatiq.brokers.redis import RedisBroker
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import (
+    api_view,
+    authentication_classes,
+    content_negotiation_class,
+    permission_classes,
+    renderer_classes,
+)
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from jobs import engines, storage
+from jobs.models import WorkerProcess
+
+Part = dict[str, Any]
+
+
+class PartSerializer(serializers.Serializer[Any]):
+    """One thing that the service needs; `reason` says why it is down."""
+
+    status = serializers.ChoiceField(["up", "down"])
+    reason = serializers.CharField(required=False)
+
+
+class DatabasePartSerializer(PartSerializer):
+    """The database and its kind."""
+
+    vendor = serializers.CharField(required=False)
+
+
+class BrokerPartSerializer(PartSerializer):
+    """The broker; `policy` is what it does when it is full, where that would lose messages."""
+
+    policy = serializers.CharField(required=False)
+
+
+class EnginePartSerializer(PartSerializer):
+    """The engine of jobs that name none."""
+
+    name = serializers.CharField()
+
+
+class WorkersPartSerializer(PartSerializer):
+    """How many living processes serve each queue."""
+
+    def get_fields(self) -> dict[str, Any]:
+        numbers = {queue: serializers.IntegerField(required=False) for queue in engines.QUEUES}
+        return {**super().get_fields(), **numbers}
+
+
+class HealthSerializer(serializers.Serializer[Any]):
+    """The process serves."""
+
+    status = serializers.ChoiceField(["ok"])
+
+
+class ReadinessSerializer(serializers.Serializer[Any]):
+    """How the service is, as a whole and in each part."""
+
+    status = serializers.ChoiceField(["ok", "degraded", "down"])
+    database = DatabasePartSerializer()
+    broker = BrokerPartSerializer()
+    cache = PartSerializer()
+    storage = PartSerializer()
+    engine = EnginePartSerializer()
+    workers = WorkersPartSerializer()
+
+
+class AlwaysJson(BaseContentNegotiation):
+    """JSON whatever is asked for: a probe that accepts only text is answered all the same."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+METHOD_NOT_ALLOWED: Final = {405: {"$ref": "#/components/schemas/Error"}}  # the edge beside us
+
+
+@extend_schema(
+    operation_id="healthz", tags=["health"], responses={200: HealthSerializer, **METHOD_NOT_ALLOWED}
+)
+@api_view(["GET", "HEAD"])
+@authentication_classes([])
+@permission_classes([])
+@renderer_classes([JSONRenderer])
+@content_negotiation_class(AlwaysJson)
+def healthz(request: Request) -> Response:
+    """200 while the process serves."""
+    return Response({"status": "ok"})
+
+
+@extend_schema(
+    operation_id="readyz",
+    tags=["health"],
+    responses={200: ReadinessSerializer, 503: ReadinessSerializer, **METHOD_NOT_ALLOWED},
+)
+@api_view(["GET", "HEAD"])
+@authentication_classes([])
+@permission_classes([])
+@renderer_classes([JSONRenderer])
+@content_negotiation_class(AlwaysJson)
+def readyz(request: Request) -> Response:
+    """200 `ok` or `degraded`, 503 `down` (database or storage away), with each part's state.
+
+    It never calls an engine: `engine` is configuration.
+    """
+    parts = {
+        "database": _part(_database),
+        "broker": _part(_broker),
+        "cache": _part(_cache),
+        "storage": _part(_storage),
+        "engine": _part(_engine),
+        "workers": _part(_workers),
+    }
+    vital = (parts["database"], parts["storage"])
+    if any(part["status"] != "up" for part in vital):
+        status = "down"
+    elif any(part["status"] != "up" for part in parts.values()):
+        status = "degraded"
+    else:
+        status = "ok"
+    return Response({"status": status, **parts}, status=503 if status == "down" else 200)
+
+
+def _part(probe: Callable[[], Part]) -> Part:
+    try:
+        return probe()
+    except DatabaseError:
+        return {"status": "down", "reason": "database_unavailable"}
+    except (redis.RedisError, OSError) as error:
+        return {"status": "down", "reason": type(error).__name__}
+
+
+def _database() -> Part:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return {"status": "up", "vendor": connection.vendor}
+
+
+def _broker() -> Part:
+    client = cast("RedisBroker", dramatiq.get_broker()).client
+    policy = client.info("memory").get("maxmemory_policy")
+    if policy not in {None, "noeviction"}:
+        # Redis would drop messages when it is full, and say nothing.
+        return {"status": "down", "reason": "broker_eviction_policy", "policy": policy}
+    return {"status": "up"}
+
+
+def _cache() -> Part:
+    cache.client.get_client().ping()  # type: ignore[attr-defined]  # past IGNORE_EXCEPTIONS
+    return {"status": "up"}
+
+
+def _storage() -> Part:
+    if storage.is_there():
+        return {"status": "up"}
+    return {"status": "down", "reason": "storage_unavailable"}
+
+
+def _engine() -> Part:
+    name = settings.ASR_ENGINE
+    if name in engines.configured():
+        return {"status": "up", "name": name}
+    return {"status": "down", "reason": "engine_misconfigured", "name": name}
+
+
+def _workers() -> Part:
+    """How many processes serve each queue; `down` where one that jobs need has none."""
+    alive = WorkerProcess.objects.alive_per_queue()
+    serving = {queue: alive[queue] for queue in engines.QUEUES}
+    without = [queue for queue, number in serving.items() if not number]
+    if without:
+        return {"status": "down", "reason": f"no worker for {', '.join(without)}", **serving}
+    return {"status": "up", **serving}

@@ -1,0 +1,94 @@
+"""The TranscriptResult: what a caller reads of a job, in whatever state it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from asr.stitch import start_times
+from jobs.models import ENDED_CHUNK, Chunk, Job, Transcript
+
+
+def load_results(job_ids: Iterable[UUID]) -> dict[UUID, dict[str, Any]]:
+    """TranscriptResults by job id, in three queries for any number of jobs.
+
+    A job that was retried between the queries has ended in one and lost its transcript in
+    another: it is read again.
+    """
+    results = _read(list(job_ids))
+    torn = [job_id for job_id, result in results.items() if _is_torn(result)]
+    return results | _read(torn) if torn else results
+
+
+def _is_torn(result: dict[str, Any]) -> bool:
+    return result["completedTime"] is not None and result["transcription"] is None
+
+
+def _read(job_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
+    jobs = Job.objects.in_bulk(job_ids)
+    chunks: dict[UUID, list[Chunk]] = {job_id: [] for job_id in jobs}
+    for chunk in Chunk.objects.without_words().filter(job_id__in=jobs).order_by("job_id", "index"):
+        chunks[chunk.job_id].append(chunk)
+    ended = [job_id for job_id, job in jobs.items() if job.ended]
+    transcripts = Transcript.objects.defer("segments").in_bulk(ended) if ended else {}
+    return {
+        job_id: transcript_result(job, chunks[job_id], transcripts.get(job_id))
+        for job_id, job in jobs.items()
+    }
+
+
+def transcript_result(
+    job: Job, chunks: Sequence[Chunk], transcript: Transcript | None
+) -> dict[str, Any]:
+    """The JSON-able TranscriptResult of one job; `chunks` in order of their index."""
+    starts = start_times(
+        [chunk.duration_seconds for chunk in chunks],
+        [chunk.status in ENDED_CHUNK for chunk in chunks],
+    )
+    return {
+        "jobId": str(job.pk),
+        "userId": job.user_id,
+        "title": job.title or None,
+        "jobStatus": str(job.status),
+        "submittedTime": iso_time(job.submitted_time),
+        "completedTime": iso_time(job.completed_time),
+        "delayed": bool(job.delay_reason) and not job.ended,
+        "delayReason": (job.delay_reason or None) if not job.ended else None,
+        "chunks": [
+            _chunk_result(chunk, start) for chunk, start in zip(chunks, starts, strict=True)
+        ],
+        "language": transcript.language if transcript else None,
+        "durationSeconds": transcript.duration_seconds if transcript else None,
+        "transcription": transcript.text if transcript else None,
+        "gaps": transcript.gaps if transcript else [],
+    }
+
+
+def iso_time(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC with `Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
+
+
+def _chunk_result(chunk: Chunk, start: float | None) -> dict[str, Any]:
+    return {
+        "index": chunk.index,
+        "audioChunkPath": chunk.audio_path,
+        "status": str(chunk.status),
+        "attempts": chunk.attempts,
+        "startTime": start,
+        "durationSeconds": chunk.duration_seconds,
+        "processingSeconds": chunk.processing_seconds,
+        "language": chunk.language,
+        "confidence": chunk.confidence,
+        "engine": chunk.engine or None,
+        "deduplicated": False,
+        "error": {
+            "code": chunk.error_code,
+            "detail": chunk.error_detail,
+            "recoverable": bool(chunk.error_recoverable),
+        }
+        if chunk.error_code
+        else None,
+    }

@@ -1,0 +1,319 @@
+"""Taking a job in: checks, uploads, idempotency, and the rows in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from asr.errors import EngineMisconfigured
+from jobs import cache, engines, storage
+from jobs.models import (
+    DEADLINE,
+    MAX_CHUNKS,
+    MESSAGE_PATIENCE,
+    Chunk,
+    EventType,
+    IdempotencyKey,
+    Job,
+    JobEvent,
+    UserIndexStamp,
+    UserJobIndex,
+    from_now,
+    validate_user_id,
+)
+from jobs.models.job import new_job_id
+from jobs.storage import UploadedAudio
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """One reason not to take a job: a code of the contract, a sentence, and the field."""
+
+    code: str
+    detail: str
+    attr: str | None
+
+
+class SubmissionRefused(Exception):
+    """The job is not taken, for one or more reasons."""
+
+    def __init__(self, *refusals: Refusal) -> None:
+        super().__init__("; ".join(refusal.detail for refusal in refusals))
+        self.refusals = refusals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a caller asks for. Either paths or uploads, in spoken order."""
+
+    user_id: str
+    audio_paths: tuple[str, ...] = ()
+    uploads: tuple[UploadedAudio, ...] = ()
+    own_folder_only: bool = True
+    title: str = ""
+    engine: str | None = None
+    language: str | None = None
+    vocabulary: tuple[str, ...] = ()
+    diarize: bool = False
+
+    @property
+    def field(self) -> str:
+        return "audioChunks" if self.uploads else "audioChunkPaths"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """The job that a submission became, and whether this very call made it."""
+
+    job_id: UUID
+    created: bool
+
+
+def submit(submission: Submission, *, caller: str, idempotency_key: str | None = None) -> Accepted:
+    """Check and store a job; it is the caller's business to dispatch it after that.
+
+    Args:
+        caller: the user whose token it is; idempotency keys are scoped to it.
+
+    Raises:
+        SubmissionRefused: nothing was stored.
+    """
+    if idempotency_key is None:
+        check(submission)
+        return Accepted(job_id=_store(submission, None), created=True)
+    # Before the checks: what is repeated was accepted once, whatever became of its files since.
+    reservation = _reserve(caller, idempotency_key, _fingerprint(submission))
+    if reservation.job_id is not None:
+        return Accepted(job_id=reservation.job_id, created=False)
+    try:
+        check(submission)
+        return Accepted(job_id=_store(submission, reservation), created=True)
+    except BaseException:
+        IdempotencyKey.objects.filter(pk=reservation.pk, job_id__isnull=True).delete()
+        raise
+
+
+def check(submission: Submission) -> None:
+    """Everything that can be known before the job is stored.
+
+    Raises:
+        SubmissionRefused: with every reason that was found.
+    """
+    _check_user(submission.user_id)
+    count = len(submission.audio_paths) + len(submission.uploads)
+    if not 1 <= count <= MAX_CHUNKS:
+        detail = f"A job has 1 to {MAX_CHUNKS} audio files, not {count}."
+        if not count:
+            detail += " Send audioChunkPaths, or files as audioChunks in a multipart form."
+        raise SubmissionRefused(
+            Refusal(code="audio_chunk_count", detail=detail, attr=submission.field)
+        )
+    _check_options(submission)
+    if submission.uploads:
+        sizes: Sequence[int | Refusal] = [upload.size or 0 for upload in submission.uploads]
+    else:
+        _check_folders(submission)
+        sizes = [_size_or_refusal(path, at) for at, path in _numbered(submission)]
+    refusals = [
+        refusal
+        for position, size in enumerate(sizes)
+        if (refusal := _judge(size, f"{submission.field}.{position}")) is not None
+    ]
+    if refusals:
+        raise SubmissionRefused(*refusals)
+
+
+def _check_user(user_id: str) -> None:
+    """An account may bear a name that is no folder of its own, such as "..": no file goes there."""
+    try:
+        validate_user_id(user_id)
+    except ValidationError as error:
+        raise SubmissionRefused(
+            Refusal(code="invalid_user_id", detail=error.messages[0], attr="userId")
+        ) from None
+
+
+def _numbered(submission: Submission) -> list[tuple[str, str]]:
+    return [(f"audioChunkPaths.{n}", path) for n, path in enumerate(submission.audio_paths)]
+
+
+def _check_folders(submission: Submission) -> None:
+    """Words first, then whose folder it is: what lies there is told to nobody else."""
+    malformed = []
+    for attr, path in _numbered(submission):
+        try:
+            parts = storage.check_path(path).parts
+        except storage.InvalidPathError:
+            malformed.append(_invalid_path(attr))
+            continue
+        if not submission.own_folder_only:
+            continue
+        if parts[0] != submission.user_id:
+            detail = f"The path must lie under {submission.user_id}/."
+            raise SubmissionRefused(Refusal(code="permission_denied", detail=detail, attr=attr))
+        if len(parts) < 2:
+            malformed.append(_invalid_path(attr))  # the folder itself
+    if malformed:
+        raise SubmissionRefused(*malformed)
+
+
+def _invalid_path(attr: str) -> Refusal:
+    # The same words in every case: they must not tell whether the target exists.
+    detail = "Not a path to a regular file inside the audio root."
+    return Refusal(code="invalid_path", detail=detail, attr=attr)
+
+
+def _size_or_refusal(path: str, attr: str) -> int | Refusal:
+    try:
+        return storage.size_of(path)
+    except storage.InvalidPathError:
+        return _invalid_path(attr)
+    except storage.AudioNotFoundError:
+        return Refusal(code="audio_not_found", detail="There is no such file.", attr=attr)
+
+
+def _judge(size: int | Refusal, attr: str) -> Refusal | None:
+    if isinstance(size, Refusal):
+        return size
+    if size == 0:
+        return Refusal(code="audio_empty", detail="The file has 0 bytes.", attr=attr)
+    if size > settings.AUDIO_MAX_BYTES:
+        detail = f"The file has {size} bytes; at most {settings.AUDIO_MAX_BYTES} are taken."
+        return Refusal(code="audio_too_large", detail=detail, attr=attr)
+    return None
+
+
+def _check_options(submission: Submission) -> None:
+    name = submission.engine or settings.ASR_ENGINE
+    try:
+        engine = engines.get(name)
+    except EngineMisconfigured:
+        known = ", ".join(engines.configured())
+        detail = f"The engine {name!r} is not configured here; there is: {known}."
+        raise SubmissionRefused(
+            Refusal(code="unsupported_option", detail=detail, attr="engine")
+        ) from None
+    option = engine.refusal(
+        language=submission.language,
+        vocabulary=submission.vocabulary,
+        diarize=submission.diarize,
+    )
+    if option is not None:
+        detail = f"The engine {name!r} cannot honour what is asked for as {option}."
+        raise SubmissionRefused(Refusal(code="unsupported_option", detail=detail, attr=option))
+
+
+def _fingerprint(submission: Submission) -> str:
+    """SHA-256 of everything that was asked for, the uploads' contents included."""
+    asked = {k: v for k, v in _plain(submission).items() if k != "uploads"}
+    asked["uploads"] = storage.fingerprint(submission.uploads)
+    asked["names"] = [upload.name for upload in submission.uploads]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(submission: Submission) -> dict[str, object]:
+    return {name: getattr(submission, name) for name in Submission.__dataclass_fields__}
+
+
+def _reserve(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
+    """The caller's reservation of the key: a new one, or the one of the job made with it.
+
+    Raises:
+        SubmissionRefused: the key stands for another submission, or for one still under way.
+    """
+    keys = IdempotencyKey.objects.filter(user_id=caller, key=key)
+    keys.expired().delete()
+    keys.abandoned().delete()
+    try:
+        with transaction.atomic():
+            return IdempotencyKey.objects.create(user_id=caller, key=key, fingerprint=fingerprint)
+    except IntegrityError:
+        known = keys.first()
+    if known is not None and known.fingerprint != fingerprint:
+        detail = "This Idempotency-Key was used for another submission."
+        raise SubmissionRefused(
+            Refusal(code="idempotency_key_reused", detail=detail, attr="Idempotency-Key")
+        )
+    if known is None or known.job_id is None:
+        detail = "The first call with this Idempotency-Key is still running."
+        raise SubmissionRefused(
+            Refusal(code="idempotency_conflict", detail=detail, attr="Idempotency-Key")
+        )
+    return known
+
+
+def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
+    job_id = new_job_id()
+    stored: list[str] = []
+    try:
+        for index, upload in enumerate(submission.uploads):
+            stored.append(storage.store_upload(submission.user_id, job_id, index, upload))
+        with transaction.atomic():
+            _insert(submission, job_id, stored)
+            if reservation is not None:
+                _bind(reservation, job_id)
+            transaction.on_commit(partial(cache.write_job_through, job_id), robust=True)
+    except BaseException:
+        storage.remove_uploads(stored)
+        storage.remove_empty(storage.folder_of_uploads(submission.user_id, job_id))
+        raise
+    return job_id
+
+
+def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> None:
+    """Job, chunks, index and first event."""
+    paths = stored or [str(storage.check_path(path)) for path in submission.audio_paths]
+    uploads = set(stored) or _uploads_among(paths)
+    job = Job.objects.create(
+        pk=job_id,
+        user_id=submission.user_id,
+        title=submission.title,
+        engine=submission.engine or settings.ASR_ENGINE,
+        language=submission.language,
+        vocabulary=list(submission.vocabulary),
+        diarize=submission.diarize,
+        submitted_time=Now(),
+        deadline=from_now(DEADLINE),
+        sequence=1,
+    )
+    Chunk.objects.bulk_create(
+        Chunk(
+            job_id=job_id,
+            index=index,
+            audio_path=path,
+            uploaded=path in uploads,
+            not_before=Now(),
+            resend_time=from_now(MESSAGE_PATIENCE),
+        )
+        for index, path in enumerate(paths)
+    )
+    UserJobIndex.objects.create(
+        job_id=job_id, user_id=job.user_id, job_status=job.status, submitted_time=Now()
+    )
+    UserIndexStamp.renew(job.user_id)
+    JobEvent.objects.create(job_id=job_id, sequence=1, type=EventType.JOB_SUBMITTED, time=Now())
+
+
+def _uploads_among(paths: Sequence[str]) -> set[str]:
+    """Which files an earlier upload brought: they go with the last job that names them."""
+    known = Chunk.objects.filter(uploaded=True, audio_path__in=paths)
+    return set(known.values_list("audio_path", flat=True))
+
+
+def _bind(reservation: IdempotencyKey, job_id: UUID) -> None:
+    """Make the reservation the job's, unless it was given up for dead meanwhile."""
+    mine = IdempotencyKey.objects.filter(pk=reservation.pk, job_id__isnull=True)
+    if not mine.update(job_id=job_id):
+        detail = "Another call with this Idempotency-Key took over."
+        raise SubmissionRefused(
+            Refusal(code="idempotency_conflict", detail=detail, attr="Idempotency-Key")
+        )

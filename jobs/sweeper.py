@@ -1,0 +1,221 @@
+"""The sweeper: finds whatever no message points at any more. Safe many times at once.
+
+It is the code of `manage.py requeue_pending`, run at boot and every 15 seconds. A healthy system
+never waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from jobs import liveness
+from jobs.models import (
+    MAX_CRASHES,
+    MESSAGE_PATIENCE,
+    Chunk,
+    ChunkStatus,
+    EventType,
+    IdempotencyKey,
+    Job,
+    JobChange,
+    JobGoneError,
+    WorkerProcess,
+    changing,
+    from_now,
+)
+from jobs.pipeline import finish_job
+from jobs.results import iso_time
+
+BATCH: Final = 500
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueChunk:
+    """A chunk that needs a message, and the engine that decides on its queue."""
+
+    pk: int
+    job_id: UUID
+    index: int
+    engine: str
+    dispatches: int
+
+
+Send = Callable[[DueChunk], None]
+"""Sends the message for one chunk; raises OSError when the broker is away."""
+
+
+@dataclass(kw_only=True)
+class SweepReport:
+    """What one sweep found and did."""
+
+    released: int = 0
+    sent: int = 0
+    finished: int = 0
+    expired: int = 0
+    broker_away: bool = False
+
+    @property
+    def found_something(self) -> bool:
+        return self != SweepReport()
+
+    def __str__(self) -> str:
+        away = "; the broker is away" if self.broker_away else ""
+        return (
+            f"{self.released} claims released, {self.sent} chunks sent, "
+            f"{self.finished} jobs finished, {self.expired} past their deadline{away}"
+        )
+
+
+def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) -> SweepReport:
+    """Look at all that has not ended, once.
+
+    Args:
+        send: None to repair the rows and leave the messages to another sweeper.
+        everything: send a message for every due chunk, also where one was sent lately. At boot
+            the broker may have lost them, and a second message does no harm.
+        silence: whether a worker that was not heard of for 15 seconds is dead. Not when the
+            database was away in that time: then nobody could be heard.
+    """
+    report = SweepReport()
+    liveness.bury_the_dead()
+    over = Chunk.objects.claim_is_over(silence=silence)
+    columns = ("job_id", "index", "lease_token", "crashes")
+    report.released = _count(_release, over.only(*columns)[:BATCH])
+    report.expired = _count(_expire, Job.objects.past_deadline()[:BATCH])
+    all_ended = Job.objects.all_chunks_ended().values_list("pk", flat=True)
+    report.finished = _count(finish_job, all_ended[:BATCH])
+    if send is not None:
+        _send_due(send, report, everything=everything)
+    WorkerProcess.objects.long_gone().delete()
+    IdempotencyKey.objects.expired().delete()
+    return report
+
+
+def _count(act: Callable[[T], bool], things: Iterable[T]) -> int:
+    """On how many of the things the act took effect; one that cannot be dealt with stops nothing.
+
+    Raises:
+        OperationalError, InterfaceError: the database is away.
+    """
+    number = 0
+    for thing in things:
+        try:
+            number += act(thing)
+        except Exception:
+            if not connection.is_usable():
+                raise
+            logger.exception("The sweeper could not deal with %r", thing)
+    return number
+
+
+def _release(chunk: Chunk) -> bool:
+    """End a claim whose worker died: the chunk waits again, or has crashed too often."""
+    still_so = Q(lease_token=chunk.lease_token)
+    crashes = chunk.crashes + 1
+    error = {
+        "error_code": "worker_crashed",
+        "error_detail": "the worker died or fell silent in the middle of this chunk",
+        "error_recoverable": True,
+    }
+    try:
+        with changing(chunk.job_id) as change:
+            if crashes >= MAX_CRASHES:
+                return _fail(change, chunk.index, still_so, crashes=crashes, **error)
+            return change.move_chunk(
+                chunk.index,
+                ChunkStatus.PENDING,
+                EventType.CHUNK_PENDING,
+                {
+                    "notBefore": iso_time(timezone.now()),
+                    "error": {"code": error["error_code"], "detail": error["error_detail"]},
+                },
+                where=still_so,
+                crashes=crashes,
+                not_before=Now(),
+                resend_time=Now(),
+                **error,
+            )
+    except JobGoneError:
+        return False
+
+
+def _expire(job: Job) -> bool:
+    """Fail what still waits when the job's deadline has passed; running chunks may end."""
+    try:
+        with changing(job.pk) as change:
+            waiting = change.job.chunks.filter(status=ChunkStatus.PENDING)
+            for index in list(waiting.values_list("index", flat=True)):
+                _fail(
+                    change,
+                    index,
+                    Q(),
+                    error_code="deadline_exceeded",
+                    error_detail="the job's deadline passed before the chunk was recognised",
+                    error_recoverable=True,
+                )
+    except JobGoneError:
+        return False
+    return True
+
+
+def _fail(change: JobChange, index: int, where: Q, **columns: object) -> bool:
+    error = {"code": columns["error_code"], "detail": columns["error_detail"]}
+    return change.move_chunk(
+        index,
+        ChunkStatus.FAILED,
+        EventType.CHUNK_FAILED,
+        {"error": error},
+        where=where,
+        ended_time=Now(),
+        **columns,
+    )
+
+
+def _send_due(send: Send, report: SweepReport, *, everything: bool) -> None:
+    """Send in batches, in the order of the rows."""
+    rows = Chunk.objects.due() if everything else Chunk.objects.lost()
+    columns = ("pk", "job_id", "index", "job__engine", "dispatches")
+    seen = 0
+    while batch := list(rows.filter(pk__gt=seen).order_by("pk").values_list(*columns)[:BATCH]):
+        for row in batch:
+            chunk = DueChunk(**dict(zip(DueChunk.__dataclass_fields__, row, strict=True)))
+            try:
+                report.sent += _send_one(send, chunk)
+            except OSError:
+                report.broker_away = True
+                return
+        seen = batch[-1][0]
+
+
+def _send_one(send: Send, chunk: DueChunk) -> bool:
+    """Mark, then send; False when another sweeper was first.
+
+    The patience doubles with each message, so that a backlog of hours does not fill the broker
+    with copies.
+    """
+    patience = MESSAGE_PATIENCE * 2 ** min(chunk.dispatches, 6)
+    mine = Chunk.objects.filter(
+        pk=chunk.pk, status=ChunkStatus.PENDING, dispatches=chunk.dispatches
+    )
+    marked = mine.update(resend_time=from_now(patience), dispatches=F("dispatches") + 1)
+    if not marked:
+        return False
+    try:
+        send(chunk)
+    except OSError:
+        unsent = Chunk.objects.filter(pk=chunk.pk, status=ChunkStatus.PENDING)
+        unsent.update(resend_time=Now(), dispatches=chunk.dispatches)
+        raise
+    return True

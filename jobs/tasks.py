@@ -1,0 +1,137 @@
+"""The actors, and the sending of their messages. A message only says: look at this row now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, cast
+from uuid import UUID
+
+import dramatiq
+import redis
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.db.models.functions import Now
+from dramatiq.brokers.redis import RedisBroker
+
+from jobs import engines, pipeline, sweeper
+from jobs.database import release_connection
+from jobs.interruption import Stopping
+from jobs.models import Chunk, ChunkStatus, JobGoneError, changing
+
+MARKER: Final = "verbatim:not-emptied"
+
+logger = logging.getLogger(__name__)
+
+# Chunks of local engines wait in a queue of their own: as many at once as there are cores.
+dramatiq.get_broker().declare_queue(engines.LOCAL_QUEUE)
+
+
+@dramatiq.actor(
+    queue_name=engines.REMOTE_QUEUE,
+    # For what hangs in spite of every other limit. It must not strike a thread that waits for the
+    # database to come back with a result in its hands, which takes a lease at most.
+    time_limit=int(settings.LEASE_SECONDS * 3 * 1000),
+)
+def transcribe_chunk(job_id: str, index: int) -> None:
+    """Transcribe one chunk, if it still needs it."""
+    try:
+        delay = pipeline.transcribe(UUID(job_id), index)
+    except Stopping:
+        return  # the claim was given back; the row waits for the next worker
+    finally:
+        release_connection()  # Dramatiq talks to Redis next, which may take its time
+    if delay is not None:
+        raise dramatiq.Retry(delay=int(delay * 1000))
+
+
+@dramatiq.actor(queue_name=engines.CONTROL_QUEUE, time_limit=60_000)
+def stitch_transcript(job_id: str) -> None:
+    """The group's completion callback: finish the job, if nobody has yet."""
+    pipeline.finish_job(UUID(job_id))
+
+
+def dispatch(job_id: UUID) -> bool:
+    """Send the messages of a job's waiting chunks, as one group with its callback.
+
+    False when the broker or the database is away: the job is stored, the sweeper sends later, and
+    where it can be written the job is marked as delayed.
+    """
+    try:
+        return _dispatch(job_id)
+    except (OperationalError, InterfaceError):
+        logger.warning("Job %s: the database is away; the sweeper sends its messages", job_id)
+        return False
+
+
+def _dispatch(job_id: UUID) -> bool:
+    rows = Chunk.objects.filter(job_id=job_id, status=ChunkStatus.PENDING).order_by("index")
+    waiting = list(rows.values_list("index", "job__engine"))
+    if not waiting:
+        return True
+    release_connection()
+    group = dramatiq.group([_message(job_id, index, engine) for index, engine in waiting])
+    group.add_completion_callback(stitch_transcript.message(str(job_id)))
+    try:
+        with broker_errors():
+            group.run()
+    except ConnectionError:
+        logger.warning("Job %s: the broker is away; it starts when the broker is back", job_id)
+        _mark_undispatched(job_id)
+        return False
+    return True
+
+
+def send_chunk(chunk: sweeper.DueChunk) -> None:
+    """Send one chunk's message.
+
+    Raises:
+        ConnectionError: the broker is away.
+    """
+    with broker_errors():
+        dramatiq.get_broker().enqueue(_message(chunk.job_id, chunk.index, chunk.engine))
+
+
+def sweep_at_boot() -> None:
+    """Look at everything once; a worker that cannot (no database yet) boots all the same."""
+    try:
+        logger.info("At boot: %s", sweeper.sweep(send_chunk, silence=False))
+    except Exception:
+        logger.exception("The sweep at boot failed; the sweeper will do it")
+
+
+def broker_was_emptied() -> bool:
+    """Whether Redis has lost what was in it since this was last asked; then all is to be sent.
+
+    Waiting for lost messages doubles its patience, this does not wait.
+    """
+    try:
+        client = cast("RedisBroker", dramatiq.get_broker()).client
+        return bool(client.set(MARKER, "1", nx=True))
+    except redis.RedisError:
+        return False
+
+
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Every way in which Redis can be away, as ConnectionError."""
+    try:
+        yield
+    except (redis.RedisError, dramatiq.errors.BrokerConnectionError) as error:
+        raise ConnectionError("the broker is away") from error
+
+
+def _message(job_id: UUID, index: int, engine: str) -> dramatiq.Message[None]:
+    message = transcribe_chunk.message(str(job_id), index)
+    return message.copy(queue_name=engines.queue_of(engine))
+
+
+def _mark_undispatched(job_id: UUID) -> None:
+    waiting = Chunk.objects.filter(job_id=job_id, status=ChunkStatus.PENDING)
+    try:
+        with changing(job_id) as change:
+            if waiting.update(resend_time=Now()):
+                change.delay("queue_unavailable")
+    except JobGoneError:
+        pass

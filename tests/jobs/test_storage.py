@@ -1,0 +1,221 @@
+"""Files under the audio root: no path leads out of it, and nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from asr.errors import AudioRejected
+from jobs import storage
+from tests import factories
+
+OUTSIDE = [
+    "/etc/passwd",
+    "//etc/passwd",
+    "..",
+    "../x",
+    "alice/../../x",
+    "alice/..",
+    "alice/../bob/x.wav",
+    "alice/\0.wav",
+    "alice\\x.wav",
+    "..\\x",
+    "alice/\ud800.wav",
+    "alice/\udcff.wav",
+    "",
+    ".",
+    "./",
+    "x" * 1025,
+]
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_malformed_path_is_refused_by_its_words(path: str) -> None:
+    with pytest.raises(storage.InvalidPathError):
+        storage.check_path(path)
+    with pytest.raises(storage.InvalidPathError), storage.open_audio(path):
+        pytest.fail("opened")
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "alice/x.wav", "alice/..x", "alice/...", "alice/x y.wav", "alice/ü.wav", "a/~/b"]
+)
+def test_a_plain_path_is_taken(path: str) -> None:
+    factories.put_audio(path, b"sound")
+    with storage.open_audio(path) as file:
+        assert file.read() == b"sound"
+
+
+@pytest.fixture
+def traps(audio_root: Path, tmp_path: Path) -> Path:
+    """Everything under the root that is no regular file inside it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.wav").write_bytes(b"secret")
+    alice = audio_root / "alice"
+    (alice / "folder").mkdir(parents=True)
+    (alice / "out.wav").symlink_to(tmp_path / "outside" / "secret.wav")
+    (alice / "out-nothing.wav").symlink_to(tmp_path / "outside" / "nothing.wav")
+    (alice / "out").symlink_to(tmp_path / "outside")
+    (alice / "relative.wav").symlink_to("../../outside/secret.wav")
+    (alice / "zero").symlink_to("/dev/zero")
+    (alice / "self").symlink_to("self")
+    (alice / "root").symlink_to(audio_root)
+    os.mkfifo(alice / "pipe")
+    here = Path.cwd()
+    os.chdir(alice)  # a socket's name is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    os.chdir(here)
+    return alice
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "out.wav",
+        "out-nothing.wav",
+        "out/secret.wav",
+        "out/nothing.wav",
+        "relative.wav",
+        "zero",
+        "self",
+        "root",
+        "pipe",
+        "socket",
+        "folder",
+    ],
+)
+@pytest.mark.timeout(10)
+def test_what_leads_out_or_is_no_file_is_refused_and_not_waited_for(traps: Path, name: str) -> None:
+    before = open_descriptors()
+    with pytest.raises(storage.InvalidPathError), storage.open_audio(f"alice/{name}"):
+        pytest.fail("opened")
+    with pytest.raises(storage.InvalidPathError):
+        storage.size_of(f"alice/{name}")
+    with pytest.raises(AudioRejected) as caught:
+        storage.read_audio(f"alice/{name}")
+    assert caught.value.code == "invalid_audio"
+    assert open_descriptors() == before, "a descriptor stays open"
+
+
+@pytest.mark.parametrize("name", ["no.wav", "folder/no.wav", "no/no.wav", "x" * 300])
+def test_what_is_not_there_is_not_found(traps: Path, name: str) -> None:
+    with pytest.raises(storage.AudioNotFoundError):
+        storage.size_of(f"alice/{name}")
+    with pytest.raises(storage.AudioUnavailable) as caught:
+        storage.read_audio(f"alice/{name}")
+    assert (caught.value.code, caught.value.recoverable) == ("audio_not_found", True)
+    assert str(traps) not in caught.value.detail
+
+
+def test_a_link_inside_the_root_is_followed(audio_root: Path) -> None:
+    factories.put_audio("alice/real.wav", b"sound")
+    (audio_root / "alice" / "link.wav").symlink_to("real.wav")
+    assert storage.read_audio("alice/link.wav") == b"sound"
+
+
+def test_a_root_that_is_a_link_itself_works(
+    audio_root: Path, tmp_path: Path, settings: Any
+) -> None:
+    factories.put_audio("alice/real.wav", b"sound")
+    (tmp_path / "link").symlink_to(audio_root)
+    settings.AUDIO_ROOT = tmp_path / "link"
+    assert storage.read_audio("alice/real.wav") == b"sound"
+
+
+def test_a_link_swapped_in_after_the_check_is_not_followed(
+    audio_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factories.put_audio("alice/a.wav", b"sound")
+    (tmp_path / "secret.wav").write_bytes(b"secret")
+    opens = storage._open_beneath
+
+    def swapped(root: Path, relative: Path) -> int:
+        (audio_root / "alice" / "a.wav").unlink()
+        (audio_root / "alice" / "a.wav").symlink_to(tmp_path / "secret.wav")
+        return opens(root, relative)
+
+    monkeypatch.setattr(storage, "_open_beneath", swapped)
+    with pytest.raises(storage.InvalidPathError), storage.open_audio("alice/a.wav"):
+        pytest.fail("opened")
+
+
+def test_a_file_that_grew_since_is_refused(settings: Any) -> None:
+    settings.AUDIO_MAX_BYTES = 10
+    factories.put_audio("alice/a.wav", b"x" * 10)
+    assert storage.read_audio("alice/a.wav") == b"x" * 10
+    factories.put_audio("alice/a.wav", b"x" * 11)
+    with pytest.raises(AudioRejected):
+        storage.read_audio("alice/a.wav")
+
+
+def test_storage_that_fails_is_unavailable_and_tells_no_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    factories.put_audio("alice/a.wav")
+
+    def broken(root: Path, relative: Path) -> int:
+        raise OSError(5, "Input/output error", str(root))
+
+    monkeypatch.setattr(storage, "_open_beneath", broken)
+    with pytest.raises(storage.AudioUnavailable) as caught:
+        storage.read_audio("alice/a.wav")
+    assert (caught.value.code, caught.value.recoverable) == ("storage_unavailable", True)
+    assert "EIO" in caught.value.detail
+    assert "/" not in caught.value.detail
+
+
+# --- uploads ---
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("Talk.WAV", "03.wav"),
+        ("talk", "03"),
+        ("talk.wav.exe.toolong", "03"),
+        ("../../etc/passwd", "03"),
+        (".hidden", "03"),
+        ("x.w/v", "03"),
+    ],
+)
+def test_an_upload_gets_a_name_of_our_own(audio_root: Path, name: str, kept: str) -> None:
+    upload = SimpleUploadedFile("x", b"sound")
+    vars(upload)["_name"] = name  # as a parser other than Django's may set it
+    job_id = uuid4()
+    path = storage.store_upload("alice", job_id, 3, upload)
+    assert path == f"alice/uploads/{job_id}/{kept}"
+    assert (audio_root / path).read_bytes() == b"sound"
+    assert [file.name for file in audio_root.rglob("*") if file.is_file()] == [kept]
+
+
+def test_an_upload_does_not_follow_a_link_out(audio_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (audio_root / "alice").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        storage.store_upload("alice", uuid4(), 0, SimpleUploadedFile("x", b"sound"))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_removing_does_not_follow_a_link_out(audio_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "00.wav").write_bytes(b"x")
+    (audio_root / "alice").symlink_to(tmp_path / "elsewhere")
+    assert storage.remove_uploads(["alice/00.wav"]) == 0
+    assert (tmp_path / "elsewhere" / "00.wav").exists()
+
+
+def test_the_root_is_there_or_not(audio_root: Path, settings: Any) -> None:
+    assert storage.is_there()
+    settings.AUDIO_ROOT = audio_root / "nowhere"
+    assert not storage.is_there()

@@ -1,0 +1,151 @@
+"""The environment: what is read, in which order, and what stops the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from redis.connection import parse_url
+
+from transcription_site.env import BASE_DIR, Environment, InvalidEnvironmentError, load
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path) -> Path:
+    return tmp_path / ".env"
+
+
+def test_nothing_set_means_the_defaults(dotenv):
+    env = load({}, dotenv)
+    assert env == Environment.model_validate({})
+    assert env.audio_folder == BASE_DIR / "var" / "audio"
+
+
+def test_the_process_environment_goes_before_dotenv(dotenv):
+    dotenv.write_text("WEB_PORT=8001\nWORKER_THREADS=3\n")
+    env = load({"WEB_PORT": "8002"}, dotenv)
+    assert (env.web_port, env.worker_threads) == (8002, 3)
+
+
+def test_dotenv_takes_a_value_as_it_stands(dotenv):
+    dotenv.write_text("OPENAI_API_KEY=sk-${HOME}$x\n")
+    assert load({}, dotenv).openai_api_key == "sk-${HOME}$x"
+
+
+def test_a_dotenv_that_is_no_text_is_one_clear_line(dotenv):
+    dotenv.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidEnvironmentError, match=r"^\.env cannot be read: .*$"):
+        load({}, dotenv)
+
+
+def test_a_value_may_come_from_a_file_without_its_line_end(dotenv, tmp_path):
+    (tmp_path / "secret").write_text("from a file\n")
+    assert load({"SECRET_KEY_FILE": str(tmp_path / "secret")}, dotenv).secret_key == "from a file"
+
+
+def test_an_empty_file_counts_as_not_set(dotenv, tmp_path):
+    (tmp_path / "secret").write_text("\n")
+    env = load({"OPENAI_API_KEY_FILE": str(tmp_path / "secret")}, dotenv)
+    assert not env.openai_configured
+
+
+def test_an_empty_value_counts_as_not_set(dotenv):
+    dotenv.write_text("ASR_ENGINE=openai\n")
+    env = load({"ASR_ENGINE": "", "WEB_PORT": "", "DATABASE_URL_FILE": ""}, dotenv)
+    assert (env.asr_engine, env.web_port) == ("pocketsphinx", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"WEB_PORT": "http"}, "WEB_PORT is 'http'"),
+        ({"WEB_PORT": "70000"}, "WEB_PORT is '70000'"),
+        ({"WORKER_THREADS": "0"}, "WORKER_THREADS is '0'"),
+        ({"ENGINE_DEADLINE_SECONDS": "-1"}, "ENGINE_DEADLINE_SECONDS is '-1'"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
+        ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE is 'parrot', not one of "),
+        ({"ASR_ENGINE": "openai"}, "ASR_ENGINE=openai needs OPENAI_API_KEY"),
+        ({"DATABASE_URL": "mysql://host/name"}, "DATABASE_URL must begin with one of postgres"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL must begin with one of redis"),
+        ({"SECRET_KEY": "a", "SECRET_KEY_FILE": "b"}, "SECRET_KEY and SECRET_KEY_FILE are both"),
+        ({"SECRET_KEY_FILE": "/nowhere/at/all"}, "SECRET_KEY_FILE cannot be read"),
+    ],
+)
+def test_a_wrong_or_contradictory_value_is_one_line_that_names_it(dotenv, given, line):
+    with pytest.raises(InvalidEnvironmentError) as caught:
+        load(given, dotenv)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_address_is_not_repeated_with_its_password(dotenv):
+    with pytest.raises(InvalidEnvironmentError) as caught:
+        load({"DATABASE_URL": "mysql://user:hunter2@host/name"}, dotenv)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_openai_server_of_ones_own_needs_no_key(dotenv):
+    env = load({"ASR_ENGINE": "openai", "OPENAI_BASE_URL": "http://localhost:9000/v1"}, dotenv)
+    assert env.openai_configured
+
+
+def test_the_bundled_server_is_found_by_what_it_wrote_down(dotenv, tmp_path):
+    env = load({"VAR_DIR": str(tmp_path)}, dotenv)
+    assert env.broker_url == "redis://127.0.0.1:6379/0"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "redis.url").write_text("redis://127.0.0.1:7000/0\n")
+    assert env.broker_url == "redis://127.0.0.1:7000/0"
+    set_one = load({"VAR_DIR": str(tmp_path), "REDIS_URL": "redis://elsewhere/0"}, dotenv)
+    assert set_one.broker_url == "redis://elsewhere/0"
+
+
+@pytest.mark.parametrize(
+    ("broker", "cache"),
+    [
+        ("redis://h/0", "redis://h/1"),
+        ("redis://h:6379/3", "redis://h:6379/4"),
+        ("redis://h/14", "redis://h/15"),
+        ("redis://h/15", "redis://h/14"),  # a stock Redis has no 16
+        ("redis://h/63", "redis://h/62"),
+        ("redis://h", "redis://h/1"),
+        ("redis://h/", "redis://h/1"),
+        ("redis://h/?db=2", "redis://h/?db=3"),
+        ("redis://u:p%2F1@[::1]:6379/0", "redis://u:p%2F1@[::1]:6379/1"),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/1?ssl_cert_reqs=none"),
+        (
+            "rediss://h?ssl_ca_certs=/etc/ca%20b.pem&protocol=3",
+            "rediss://h/1?ssl_ca_certs=/etc/ca%20b.pem&protocol=3",
+        ),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock?db=1"),
+        ("unix:///run/redis.sock?db=0", "unix:///run/redis.sock?db=1"),
+        ("unix:///run/7?db=15", "unix:///run/7?db=14"),
+        ("unix://u:p@/run/redis.sock?protocol=3", "unix://u:p@/run/redis.sock?protocol=3&db=1"),
+    ],
+)
+def test_the_cache_is_in_another_database_of_the_same_redis(dotenv, broker, cache):
+    env = load({"REDIS_URL": broker}, dotenv)
+    assert (env.broker_url, env.cache_url) == (broker, cache)
+    of_broker, of_cache = parse_url(broker), parse_url(cache)
+    number = of_cache.pop("db")
+    assert number != of_broker.pop("db", 0)
+    assert 0 <= number <= 15 or "63" in broker
+    assert of_cache == of_broker
+
+
+def test_a_signing_key_is_made_once_and_is_private(dotenv, tmp_path):
+    env = load({"VAR_DIR": str(tmp_path / "new")}, dotenv)
+    key = env.signing_key()
+    assert len(key) >= 50
+    assert env.signing_key() == key
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["secret_key"]
+    assert (tmp_path / "new" / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_example_file_shows_every_variable_with_its_default():
+    shown = dotenv_values(BASE_DIR / ".env.example", interpolate=False)
+    assert set(shown) == {field.upper() for field in Environment.model_fields}
+    expected = {name: value for name, value in shown.items() if value}
+    defaults = {name: str(Environment.model_fields[name.lower()].default) for name in expected}
+    assert expected == defaults
+    assert load(expected, Path("/nowhere")) == Environment.model_validate({})
