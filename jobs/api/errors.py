@@ -1,0 +1,180 @@
+"""One shape for every error, also where Django or the library would answer with a page."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.views import csrf
+from drf_standardized_errors import formatter, handler
+from drf_standardized_errors.types import Error
+from rest_framework import serializers, status
+from rest_framework.exceptions import (
+    APIException,
+    ErrorDetail,
+    ParseError,
+    PermissionDenied,
+    ValidationError,
+)
+
+from jobs.submission import Refusal, SubmissionRefused
+
+RETRY_AFTER_SECONDS: Final = 5
+STATUS_OF: Final = {
+    "permission_denied": status.HTTP_403_FORBIDDEN,
+    "idempotency_conflict": status.HTTP_409_CONFLICT,
+    "idempotency_key_reused": status.HTTP_422_UNPROCESSABLE_ENTITY,
+}
+
+logger = logging.getLogger(__name__)
+
+
+class ErrorItemSerializer(serializers.Serializer[Any]):
+    """One thing that is wrong."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    attr = serializers.CharField(allow_null=True)
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The shape of every error."""
+
+    type = serializers.ChoiceField(["validation_error", "client_error", "server_error"])
+    errors = ErrorItemSerializer(many=True)  # type: ignore[assignment]  # a field, not the property
+
+
+class DatabaseUnavailable(APIException):
+    """The database is away."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "database_unavailable"
+    default_detail = "The database is not available; try again in a moment."
+    wait = RETRY_AFTER_SECONDS
+
+
+class AnotherUser(PermissionDenied):
+    """A userId that is not the caller's own."""
+
+    default_detail = "Your token is for another user."
+    attr = "userId"
+
+
+class Conflict(APIException):
+    """The job's state does not allow it."""
+
+    status_code = status.HTTP_409_CONFLICT
+
+
+class Erased(APIException):
+    """The job was deleted."""
+
+    status_code = status.HTTP_410_GONE
+    default_code = "erased"
+    default_detail = "This transcript was deleted."
+
+
+class TooLarge(APIException):
+    """The request itself is too large."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "request_too_large"
+    default_detail = "The request is too large."
+
+
+class Refused(APIException):
+    """A submission that is refused for another reason than its own form."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail, refusal.code)
+        self.status_code = STATUS_OF[refusal.code]
+        self.attr = refusal.attr
+        if refusal.code == "idempotency_conflict":
+            self.wait = 1
+
+
+def from_refusals(refused: SubmissionRefused) -> APIException:
+    """A refused submission as the exception that DRF answers with."""
+    first = refused.refusals[0]
+    if first.code in STATUS_OF:
+        return Refused(first)
+    return ValidationError(
+        {r.attr or "audioChunkPaths": [ErrorDetail(r.detail, r.code)] for r in refused.refusals}
+    )
+
+
+class ExceptionFormatter(formatter.ExceptionFormatter):
+    """The library's, with the field named where our own exceptions know it."""
+
+    def get_errors(self) -> list[Error]:
+        errors: list[Error] = super().get_errors()
+        attr = getattr(self.exc, "attr", None)
+        if attr is not None:
+            errors[0].attr = attr
+        return errors
+
+
+class ExceptionHandler(handler.ExceptionHandler):
+    """The library's, for the exceptions that it does not know."""
+
+    def convert_known_exceptions(self, exc: Exception) -> Exception:
+        match exc:
+            case OperationalError() | InterfaceError():
+                return DatabaseUnavailable()
+            case TooManyFilesSent():
+                return ValidationError(
+                    {"audioChunks": [ErrorDetail("Too many files.", "audio_chunk_count")]}
+                )
+            case RequestDataTooBig():
+                return TooLarge()
+            case SuspiciousOperation():
+                return ParseError("The request is malformed.")
+        converted: Exception = super().convert_known_exceptions(exc)
+        return converted
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """For `handler400`."""
+    return _answer(400, "client_error", "bad_request", "The request is malformed.")
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """For `handler403`."""
+    detail = "You do not have permission to perform this action."
+    return _answer(403, "client_error", "permission_denied", detail)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """For `CSRF_FAILURE_VIEW`: Django's page in the admin site, our shape everywhere else."""
+    if request.path.startswith(reverse("admin:index")):
+        return csrf.csrf_failure(request, reason)
+    return _answer(403, "client_error", "permission_denied", f"CSRF Failed: {reason}")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """For `handler404`: an address that does not exist."""
+    return _answer(404, "client_error", "not_found", "There is nothing at this address.")
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """For `handler500`. Django calls it while the exception is being handled."""
+    if isinstance(sys.exc_info()[1], (OperationalError, InterfaceError)):
+        response = _answer(
+            503,
+            "server_error",
+            DatabaseUnavailable.default_code,
+            DatabaseUnavailable.default_detail,
+        )
+        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
+    return _answer(500, "server_error", "error", "The service failed to answer; it is logged.")
+
+
+def _answer(status_code: int, kind: str, code: str, detail: str) -> JsonResponse:
+    errors = [{"code": code, "detail": detail, "attr": None}]
+    return JsonResponse({"type": kind, "errors": errors}, status=status_code)

@@ -1,0 +1,33 @@
+"""The addresses of the API."""
+
+from __future__ import annotations
+
+from django.urls import path
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
+
+from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
+
+urlpatterns = [
+    path("transcribe", TranscribeViewSet.as_view({"post": "create"}), name="transcribe"),
+    path(
+        "transcript/search", TranscriptViewSet.as_view({"get": "search"}), name="transcript-search"
+    ),
+    path(
+        "transcript/<uuid:job_id>",
+        TranscriptViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="transcript",
+    ),
+    path(
+        "transcript/<uuid:job_id>/cancel",
+        TranscriptViewSet.as_view({"post": "cancel"}),
+        name="transcript-cancel",
+    ),
+    path(
+        "transcript/<uuid:job_id>/retry",
+        TranscriptViewSet.as_view({"post": "retry"}),
+        name="transcript-retry",
+    ),
+    path("schema", SchemaView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+]

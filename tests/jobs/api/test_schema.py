@@ -1,0 +1,163 @@
+"""The OpenAPI document says what the service does; Schemathesis tries to prove it wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from rest_framework.test import APIClient
+from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.generation.modes import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from jobs import actions
+from jobs.models import Job
+from tests import factories
+from transcription_site.asgi import application
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OPERATIONS = {
+    ("POST", "/transcribe"),
+    ("GET", "/transcript/search"),
+    ("GET", "/transcript/{job_id}"),
+    ("DELETE", "/transcript/{job_id}"),
+    ("POST", "/transcript/{job_id}/cancel"),
+    ("POST", "/transcript/{job_id}/retry"),
+}
+HEALTH = {("GET", "/healthz"), ("GET", "/readyz")}
+
+
+def test_the_document_names_every_call_and_its_errors(anybody: APIClient) -> None:
+    document = anybody.get("/schema").json()
+    found = {
+        (method.upper(), path): call
+        for path, calls in document["paths"].items()
+        for method, call in calls.items()
+    }
+    assert set(found) == OPERATIONS | HEALTH
+    for name, call in found.items():
+        expected = {"200", "405"} if name in HEALTH else {"401", "503"}
+        assert expected <= set(call["responses"])
+        for code, response in call["responses"].items():
+            if int(code) >= 400 and (name, code) != (("GET", "/readyz"), "503"):
+                (content,) = response["content"].values()
+                assert content["schema"]["$ref"].endswith("/Error")
+        assert call["description"]
+    assert set(found["POST", "/transcribe"]["requestBody"]["content"]) == {
+        "application/json",
+        "multipart/form-data",
+    }
+
+
+def test_the_document_shows_what_the_health_checks_answer(anybody: APIClient) -> None:
+    document = anybody.get("/schema").json()
+    assert document["components"]["schemas"]["Error"]
+    for _, path in HEALTH:
+        assert document["paths"][path]["get"].get("security", [{}]) == [{}]  # no sign-in
+    answers = document["paths"]["/readyz"]["get"]["responses"]
+    shapes = {answers[code]["content"]["application/json"]["schema"]["$ref"] for code in answers}
+    assert shapes == {"#/components/schemas/Readiness", "#/components/schemas/Error"}
+    assert answers["200"] == answers["503"]
+    shown = document["components"]["schemas"]["Readiness"]["properties"]
+    assert set(shown) == set(anybody.get("/readyz").json())
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_health_checks_answer_as_the_document_says(
+    database_down: Callable[[], Any], away: bool
+) -> None:
+    schema = contract()
+    with database_down() if away else nullcontext():
+        codes = {
+            path: schema[path][method]
+            .Case()
+            .call_and_validate(excluded_checks=[not_a_server_error])  # 503 is an answer here
+            .status_code
+            for method, path in HEALTH
+        }
+    assert codes == {"/healthz": 200, "/readyz": 503 if away else 200}
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/vnd.oai.openapi"])
+def test_the_document_comes_as_json_and_as_yaml(anybody: APIClient, kind: str) -> None:
+    response = anybody.get("/schema", HTTP_ACCEPT=kind)
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith(kind)
+
+
+@pytest.mark.parametrize("address", ["/docs", "/redoc"])
+def test_the_pages_reference_no_other_host(anybody: APIClient, address: str) -> None:
+    text = anybody.get(address).content.decode()
+    assert "/schema" in text
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?:https?:)?//[^"']*""", text)
+    assert "googleapis" not in text
+    for file in re.findall(r"""(?:src|href)\s*=\s*["'](/[^"']*)""", text):
+        assert anybody.get(file).status_code == 200, file
+
+
+def contract() -> schemathesis.BaseSchema:
+    load_all_checks()
+    return schemathesis.openapi.from_asgi("/schema", application)
+
+
+def signed_in() -> dict[str, str]:
+    factories.put_audio("alice/a.wav")
+    return {"Authorization": f"Token {factories.make_token('alice')}"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(("method", "path"), sorted(OPERATIONS))
+def test_no_generated_call_breaks_the_contract(
+    method: str, path: str, mode: GenerationMode
+) -> None:
+    operation, headers = contract()[path][method], signed_in()
+
+    @settings(
+        max_examples=50,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(mode))
+    def call(case: Any) -> None:
+        # No schema can say which paths, users and jobs there are: a valid one may be refused.
+        case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance])
+
+    call()
+
+
+@pytest.mark.parametrize("state", ["waiting", "running", "completed", "failed", "cancelled"])
+def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> None:
+    schema, headers = contract(), signed_in()
+    for method, path in sorted(OPERATIONS, key=lambda call: call[0] == "DELETE"):
+        if path == "/transcribe":
+            body: Any = {"audioChunkPaths": ["alice/a.wav"]}
+            case = schema[path][method].Case(body=body, media_type="application/json")
+        else:
+            at = {"job_id": str(job_in(state).pk)} if "job_id" in path else {}
+            case = schema[path][method].Case(path_parameters=at)
+        response = case.call_and_validate(headers=headers)
+        assert response.status_code in {200, 202, 204, 409}
+
+
+def job_in(state: str) -> Job:
+    if state == "completed":
+        return factories.make_completed_job("hello", "world")
+    if state == "failed":
+        return factories.make_failed_job("hello", None)
+    job = factories.make_job(3)
+    if state == "running":
+        factories.complete(factories.claim(job, 0))
+        factories.fail(factories.claim(job, 1))
+        factories.claim(job, 2)
+    elif state == "cancelled":
+        actions.cancel(job.pk)
+    return job
