@@ -1,0 +1,57 @@
+"""`manage.py requeue_pending`: put every job that is not ended back to work."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connection
+
+from jobs import liveness
+from jobs.sweeper import sweep
+from jobs.tasks import broker_was_emptied, send_chunk
+
+logger = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = (
+        "Puts every job that is not ended back to work: releases the chunks of dead workers, "
+        "sends chunks that no message points at, finishes jobs whose chunks have all ended. "
+        "Run it at boot; it is safe at any time and many times at once."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--every",
+            type=float,
+            metavar="SECONDS",
+            help="keep running and look again after that many seconds (the sweeper process)",
+        )
+
+    def handle(self, *, every: float | None, **options: Any) -> None:
+        if every is None:
+            self.stdout.write(f"{sweep(send_chunk, everything=True)}")
+            return
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        everything = True  # the first round is the boot
+        heart = liveness.start()
+        while not stop.is_set():
+            try:
+                everything |= broker_was_emptied()
+                report = sweep(send_chunk, everything=everything, silence=heart.is_steady())
+                everything = report.broker_away
+                logger.log(logging.INFO if report.found_something else logging.DEBUG, "%s", report)
+            except DatabaseError:
+                logger.warning("The database is away; looking again in %g s", every)
+                connection.close()
+            close_old_connections()
+            stop.wait(every)
+        liveness.stop()

@@ -1,0 +1,62 @@
+"""`manage.py run_worker`: the Dramatiq worker of one queue, sized by the settings."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from jobs import engines
+
+CONTROL_THREADS = 4
+SHUTDOWN_MS = 60_000  # supervisor and Docker kill after 70 s
+
+MEANINGS = {
+    engines.REMOTE_QUEUE: "chunks of remote engines: WORKER_PROCESSES processes of WORKER_THREADS "
+    "threads",
+    engines.LOCAL_QUEUE: "chunks of local engines: one process of LOCAL_PROCESSES threads and as "
+    "many children",
+    engines.CONTROL_QUEUE: "stitching and upkeep: one process of 4 threads",
+}
+
+
+def size_of(queue: str) -> tuple[int, int]:
+    """The processes of a queue's worker, and the threads in each."""
+    return {
+        engines.REMOTE_QUEUE: (settings.WORKER_PROCESSES, settings.WORKER_THREADS),
+        engines.LOCAL_QUEUE: (1, settings.LOCAL_PROCESSES),
+        engines.CONTROL_QUEUE: (1, CONTROL_THREADS),
+    }[queue]
+
+
+class Command(BaseCommand):
+    help = (
+        "Runs the worker of one queue until it is stopped. SIGTERM interrupts the recognitions "
+        "that run and gives their claims back at no cost; what is just being written has 60 s to "
+        "end. A second one drops that too, and the sweeper puts it back to work."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        described = "; ".join(f"{name}: {MEANINGS[name]}" for name in engines.QUEUES)
+        parser.add_argument("queue", choices=engines.QUEUES, help=described)
+
+    def handle(self, *, queue: str, **options: Any) -> None:
+        processes, threads = size_of(queue)
+        # By default a worker hoards twice its threads in messages, and delayed ones thousandfold;
+        # they wait for it while others idle, and die with it.
+        os.environ |= {
+            "dramatiq_queue_prefetch": str(threads),
+            "dramatiq_delay_queue_prefetch": str(4 * threads),
+        }
+        call_command(
+            "rundramatiq",
+            queues=[queue],
+            processes=processes,
+            threads=threads,
+            path=[str(settings.BASE_DIR)],
+            worker_shutdown_timeout=SHUTDOWN_MS,
+        )
