@@ -1,0 +1,1 @@
+"""What starts, ships and checks the application. Nothing of the application imports it."""

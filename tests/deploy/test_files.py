@@ -1,0 +1,82 @@
+"""What ships the service agrees with itself and with the code."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from transcription_site.env import BASE_DIR, Environment
+from transcription_site.settings import _database
+
+COMPOSE = yaml.safe_load((BASE_DIR / "docker-compose.yml").read_text())["services"]
+SUPERVISOR = configparser.RawConfigParser()
+SUPERVISOR.read(BASE_DIR / "deploy" / "supervisord.conf")
+PROGRAMS = ["web", "worker-chunks", "worker-local", "worker-control", "sweeper"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_run_and_production_start_the_same_commands(program):
+    assert SUPERVISOR[f"program:{program}"]["command"] == COMPOSE[program]["command"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_run_and_production_leave_the_same_time_for_an_orderly_end(program):
+    stop_seconds = SUPERVISOR[f"program:{program}"]["stopwaitsecs"]
+    assert COMPOSE[program]["stop_grace_period"] == f"{stop_seconds}s"
+
+
+def test_every_service_has_a_health_check_and_comes_back():
+    assert {*PROGRAMS, "caddy", "migrate", "postgres", "redis"} == set(COMPOSE)
+    for name in set(COMPOSE) - {"migrate"}:
+        assert COMPOSE[name]["restart"] == "always", name
+        assert COMPOSE[name]["healthcheck"]["test"], name
+
+
+def test_postgresql_takes_the_connections_of_the_scale_that_the_readme_shows():
+    shown = dict(re.findall(r"--scale ([\w-]+)=(\d+)", (BASE_DIR / "README.md").read_text()))
+    assert shown
+    processes = {program: int(shown.get(program, 1)) for program in PROGRAMS}
+    processes["worker-chunks"] *= Environment.model_fields["worker_processes"].default
+    each = _database("postgres://u:p@h/n")["OPTIONS"]["pool"]["max_size"]
+    (allowed,) = re.findall(r"max_connections=(\d+)", COMPOSE["postgres"]["command"])
+    assert sum(processes.values()) * each + 20 <= int(allowed)  # the rest for those who look
+
+
+def test_every_variable_reaches_the_containers_unless_they_fix_it_themselves():
+    given = {name.removesuffix("_FILE") for name in COMPOSE["web"]["environment"]}
+    fixed = {"VAR_DIR", "WEB_HOST", "WEB_PORT"}
+    assert {field.upper() for field in Environment.model_fields} - given == fixed
+
+
+def test_the_secrets_are_files_that_only_the_folder_s_owner_reaches(tmp_path):
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(BASE_DIR / "deploy" / "make-secrets", tmp_path / "deploy")
+    for _ in range(2):  # what is there is kept
+        subprocess.run([tmp_path / "deploy" / "make-secrets"], check=True, stdout=subprocess.PIPE)
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    declared = yaml.safe_load((BASE_DIR / "docker-compose.yml").read_text())["secrets"]
+    assert {Path(secret["file"]).name for secret in declared.values()} == set(made)
+    assert made["postgres_password.txt"] in made["database_url.txt"]
+    assert len(made["secret_key.txt"]) == 64
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_the_locks_are_exact_and_name_no_place(name):
+    text = (BASE_DIR / name).read_text()
+    assert not re.search(r"https?:|file:/|^\s*-|/", text, re.MULTILINE)
+    packages = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    assert packages
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", line) for line in packages)
+
+
+def test_the_image_holds_every_package_of_the_service():
+    shipped = (BASE_DIR / ".dockerignore").read_text().splitlines()
+    for package in ("asr", "deploy", "jobs", "templates", "transcription_site", "manage.py"):
+        assert f"!{package}" in shipped
