@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from jobs.models.changes import JobChange, JobGoneError, changing
-from jobs.models.chunk import MAX_CRASHES, MAX_ERRORS, MESSAGE_PATIENCE, Chunk
+from jobs.models.chunk import (
+    MAX_CRASHES,
+    MAX_ERRORS,
+    MAX_REDRIVES,
+    MESSAGE_PATIENCE,
+    Chunk,
+    DeadLetter,
+)
 from jobs.models.clock import from_now
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
@@ -21,11 +28,13 @@ __all__ = [
     "MAX_CHUNKS",
     "MAX_CRASHES",
     "MAX_ERRORS",
+    "MAX_REDRIVES",
     "MESSAGE_PATIENCE",
     "SILENCE_LIMIT",
     "AuthToken",
     "Chunk",
     "ChunkStatus",
+    "DeadLetter",
     "ErasedJob",
     "EventType",
     "IdempotencyKey",

@@ -10,11 +10,12 @@ from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from jobs.models.job import Job
-from jobs.models.states import ChunkStatus
+from jobs.models.states import ChunkStatus, JobStatus
 from jobs.models.worker import WorkerProcess
 
 MAX_ERRORS: Final = 4  # one attempt and three retries
 MAX_CRASHES: Final = 3  # claims whose worker died or fell silent
+MAX_REDRIVES: Final = 3  # new budgets that the schedule gives to a chunk that failed for good
 MESSAGE_PATIENCE: Final = timedelta(seconds=60)  # until a message counts as lost
 
 
@@ -51,12 +52,29 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
             Q(lease_expires_time__lt=Now()) | ~Exists(alive)
         )
 
+    def dead_letters(self) -> ChunkQuerySet:
+        """Chunks that failed for good, of jobs that failed.
+
+        While other chunks of its job still run, or once the job is cancelled, a failed chunk is
+        none: nothing can be done about it, as only a failed job can be retried.
+        """
+        return self.filter(status=ChunkStatus.FAILED, job__status=JobStatus.FAILED)
+
+    def recoverable(self) -> ChunkQuerySet:
+        """Those that failed of something that passes: an engine that is down, a crash."""
+        return self.filter(error_recoverable=True)
+
+    def permanent(self) -> ChunkQuerySet:
+        """Those that will fail again: the audio or the engine's set-up is at fault."""
+        return self.filter(error_recoverable=False)
+
 
 class Chunk(models.Model):
     """One audio file.
 
     `attempts` counts the claims, save those given back at a shutdown or for a wait that the
-    engine asked for; errors and crashes have budgets of their own.
+    engine asked for; errors and crashes have budgets of their own. A chunk that failed for good is
+    a dead letter once its job has failed; `redrives` bounds how often the schedule revives it.
 
     A result is written only by the holder of `lease_token`, so a worker that was taken for dead
     and wakes up writes nothing.
@@ -75,6 +93,11 @@ class Chunk(models.Model):
         default=0, help_text="Attempts that ended in an error."
     )
     crashes = models.PositiveSmallIntegerField(default=0, help_text="Attempts whose worker died.")
+    redrives = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,  # rows of a process that does not know the column yet
+        help_text="How often the schedule tried it again after it had failed for good.",
+    )
     not_before = models.DateTimeField(help_text="When it may be claimed.")
     resend_time = models.DateTimeField(help_text="When its last message counts as lost.")
     dispatches = models.PositiveSmallIntegerField(
@@ -119,11 +142,14 @@ class Chunk(models.Model):
                 name="chunk_is_leased_while_in_progress",
             ),
             models.CheckConstraint(
-                condition=Q(errors__lte=MAX_ERRORS) & Q(crashes__lte=MAX_CRASHES),
+                condition=Q(errors__lte=MAX_ERRORS)
+                & Q(crashes__lte=MAX_CRASHES)
+                & Q(redrives__lte=MAX_REDRIVES),
                 name="chunk_stays_within_its_budgets",
             ),
             models.CheckConstraint(
-                condition=~Q(status=ChunkStatus.FAILED) | ~Q(error_code=""),
+                condition=~Q(status=ChunkStatus.FAILED)
+                | (~Q(error_code="") & Q(error_recoverable__isnull=False)),
                 name="chunk_that_failed_says_why",
             ),
             models.CheckConstraint(
@@ -142,6 +168,23 @@ class Chunk(models.Model):
                 condition=Q(status=ChunkStatus.IN_PROGRESS),
                 name="chunk_sweep_claims",
             ),
+            models.Index(
+                fields=["ended_time"],
+                condition=Q(
+                    status=ChunkStatus.FAILED, error_recoverable=True, redrives__lt=MAX_REDRIVES
+                ),
+                name="chunk_sweep_redrive",
+            ),
+            models.Index(
+                fields=["ended_time", "id"],
+                condition=Q(status=ChunkStatus.FAILED),
+                name="chunk_dead_letters_by_age",
+            ),
+            models.Index(
+                fields=["error_code", "ended_time"],
+                condition=Q(status=ChunkStatus.FAILED),
+                name="chunk_dead_letters_by_code",
+            ),
             # Also by prefix, which PostgreSQL's default operators would not serve.
             models.Index(
                 fields=["audio_path"],
@@ -153,3 +196,13 @@ class Chunk(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id}[{self.index}]"
+
+
+class DeadLetter(Chunk):
+    """A chunk among the dead letters, for a page of its own in the admin."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()  # who may see chunks may see these
+        verbose_name = "dead letter"
+        verbose_name_plural = "dead letters"
