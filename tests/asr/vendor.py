@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,6 +24,23 @@ class Received:
     fields: dict[str, list[str]]
     file_name: str | None
     file: bytes
+
+
+def parsed(path: str, headers: Message, body: bytes) -> Received:
+    """A request with its form taken apart."""
+    head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
+    fields: dict[str, list[str]] = {}
+    name: str | None = None
+    file = b""
+    for part in BytesParser(policy=email.policy.HTTP).parsebytes(head + body).iter_parts():
+        key = str(part.get_param("name", header="content-disposition"))
+        content: Any = part.get_payload(decode=True)
+        if key == "file":
+            name, file = part.get_filename(), content
+        else:
+            fields.setdefault(key, []).append(content.decode())
+    named = {key.lower(): value for key, value in headers.items()}
+    return Received(path, named, fields, name, file)
 
 
 @dataclass
@@ -64,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.own = self._parsed(body)
+        self.own = parsed(self.path, self.headers, body)
         self.vendor.received.append(self.own)
         with suppress(OSError):
             self.vendor.answer(self)
@@ -92,18 +110,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""
-
-    def _parsed(self, body: bytes) -> Received:
-        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        fields: dict[str, list[str]] = {}
-        name: str | None = None
-        file = b""
-        for part in BytesParser(policy=email.policy.HTTP).parsebytes(head + body).iter_parts():
-            key = str(part.get_param("name", header="content-disposition"))
-            content: Any = part.get_payload(decode=True)
-            if key == "file":
-                name, file = part.get_filename(), content
-            else:
-                fields.setdefault(key, []).append(content.decode())
-        headers = {key.lower(): value for key, value in self.headers.items()}
-        return Received(self.path, headers, fields, name, file)
