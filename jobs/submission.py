@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
 from jobs import cache, engines, storage
+from jobs.crashpoints import crashpoint
 from jobs.models import (
     DEADLINE,
     MAX_CHUNKS,
@@ -262,6 +263,8 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
             if reservation is not None:
                 _bind(reservation, job_id)
             transaction.on_commit(partial(cache.write_job_through, job_id), robust=True)
+            crashpoint("before-job.submitted")
+        crashpoint("after-job.submitted")
     except BaseException:
         storage.remove_uploads(stored)
         storage.remove_empty(storage.folder_of_uploads(submission.user_id, job_id))

@@ -15,7 +15,7 @@ from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
 from dramatiq.brokers.redis import RedisBroker
 
-from jobs import engines, pipeline, sweeper
+from jobs import claims, engines, finishing, pipeline, sweeper
 from jobs.database import release_connection
 from jobs.interruption import Stopping
 from jobs.models import Chunk, ChunkStatus, JobGoneError, changing
@@ -34,22 +34,26 @@ dramatiq.get_broker().declare_queue(engines.LOCAL_QUEUE)
     # database to come back with a result in its hands, which takes a lease at most.
     time_limit=int(settings.LEASE_SECONDS * 3 * 1000),
 )
-def transcribe_chunk(job_id: str, index: int) -> None:
-    """Transcribe one chunk, if it still needs it."""
+def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
+    """Transcribe one chunk by that engine, if it still needs it."""
     try:
-        delay = pipeline.transcribe(UUID(job_id), index)
+        again = pipeline.transcribe(UUID(job_id), index, engine)
     except Stopping:
         return  # the claim was given back; the row waits for the next worker
     finally:
         release_connection()  # Dramatiq talks to Redis next, which may take its time
-    if delay is not None:
-        raise dramatiq.Retry(delay=int(delay * 1000))
+    if again is None:
+        return
+    if again.counted:
+        raise dramatiq.Retry(delay=int(again.seconds * 1000))
+    if again.needs_message:  # a new one: waiting uses up none of the retries
+        _send_again(UUID(job_id), index, again)
 
 
 @dramatiq.actor(queue_name=engines.CONTROL_QUEUE, time_limit=60_000)
 def stitch_transcript(job_id: str) -> None:
     """The group's completion callback: finish the job, if nobody has yet."""
-    pipeline.finish_job(UUID(job_id))
+    finishing.finish_job(UUID(job_id))
 
 
 def dispatch(job_id: UUID) -> bool:
@@ -123,8 +127,18 @@ def broker_errors() -> Iterator[None]:
 
 
 def _message(job_id: UUID, index: int, engine: str) -> dramatiq.Message[None]:
-    message = transcribe_chunk.message(str(job_id), index)
+    message = transcribe_chunk.message(str(job_id), index, engine)
     return message.copy(queue_name=engines.queue_of(engine))
+
+
+def _send_again(job_id: UUID, index: int, again: claims.Again) -> None:
+    """Send a chunk's message to the queue of the engine that is next; the sweeper is the belt."""
+    delay = int(again.seconds * 1000) or None
+    try:
+        with broker_errors():
+            dramatiq.get_broker().enqueue(_message(job_id, index, again.engine), delay=delay)
+    except ConnectionError:
+        logger.warning("Chunk %s[%d]: the broker is away; the sweeper sends it", job_id, index)
 
 
 def _mark_undispatched(job_id: UUID) -> None:

@@ -14,10 +14,10 @@ from django.db.utils import OperationalError
 from rest_framework.test import APIClient
 
 from jobs import engines
+from jobs.redis_clients import impatient_client
 from tests import factories
 from tests.helpers import WorkerInTest, broker, client_of, group_backend
 from tests.scripted import ScriptedEngine
-from transcription_site.broker import impatient_client
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 
 from asr.errors import AsrError, EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment, Word
-from jobs import pipeline
+from jobs import claims, finishing
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -72,7 +72,7 @@ def make_completed_job(*texts: str, user_id: str = "alice", **columns: Any) -> J
     job = make_job(len(texts), user_id=user_id, **columns)
     for index, text in enumerate(texts):
         complete(claim(job, index), text)
-    assert pipeline.finish_job(job.pk)
+    assert finishing.finish_job(job.pk)
     job.refresh_from_db()
     return job
 
@@ -86,30 +86,30 @@ def make_failed_job(*texts: str | None, user_id: str = "alice") -> Job:
             fail(claimed, permanent())
         else:
             complete(claimed, text)
-    assert pipeline.finish_job(job.pk)
+    assert finishing.finish_job(job.pk)
     job.refresh_from_db()
     return job
 
 
-def claim(job: Job, index: int = 0) -> pipeline.Claim:
-    claimed = pipeline.claim_chunk(job.pk, index)
+def claim(job: Job, index: int = 0) -> claims.Claim:
+    claimed = claims.claim_chunk(job.pk, index)
     assert claimed is not None
     return claimed
 
 
-def complete(claimed: pipeline.Claim, text: str = "word", seconds: float = 1.0) -> bool:
-    return pipeline.record_result(attempt(claimed, seconds), recognition(text))
+def complete(claimed: claims.Claim, text: str = "word", seconds: float = 1.0) -> bool:
+    return claims.record_result(attempt(claimed, seconds), recognition(text))
 
 
-def fail(claimed: pipeline.Claim, error: AsrError | None = None) -> float | None:
-    return pipeline.record_error(attempt(claimed, None), error or passing())
+def fail(claimed: claims.Claim, error: AsrError | None = None) -> claims.Again | None:
+    return claims.record_error(attempt(claimed, None), error or passing())
 
 
-def attempt(claimed: pipeline.Claim, seconds: float | None = 1.0) -> pipeline.Attempt:
+def attempt(claimed: claims.Claim, seconds: float | None = 1.0) -> claims.Attempt:
     info = None
     if seconds is not None:
         info = AudioInfo(duration_seconds=seconds, container="wav", digest="")
-    return pipeline.Attempt(claim=claimed, info=info)
+    return claims.Attempt(claim=claimed, info=info)
 
 
 def recognition(text: str) -> Recognition:

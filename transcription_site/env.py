@@ -60,6 +60,12 @@ class Environment(BaseModel):
     asr_engine: str = Field(
         "pocketsphinx", description=f"the engine of jobs that name none: {', '.join(ENGINES)}"
     )
+    asr_fallback: str = Field(
+        "", description="engines that stand in while one's breaker is open, by commas, in order"
+    )
+    breaker_seconds: float = Field(
+        30, gt=0, le=3600, description="how often an engine that is down is tried again"
+    )
     openai_api_key: str = Field("", description="key of the engine openai")
     openai_base_url: str = Field(
         VENDOR_OPENAI_URL, description="the vendor, or any server that speaks its API"
@@ -67,6 +73,16 @@ class Environment(BaseModel):
     openai_model: str = Field("whisper-1", description="model of the engine openai")
     engine_deadline_seconds: float = Field(
         120, gt=0, le=3600, description="the longest one engine call may take in all"
+    )
+    lease_seconds: float | None = Field(
+        None, gt=0, description="how long a claim holds; ENGINE_DEADLINE_SECONDS + 30 if unset"
+    )
+    dead_letter_retry_hours: float | None = Field(
+        None,
+        gt=0,
+        le=8760,
+        description="hours after which chunks that failed for good of something that passes are"
+        " tried again, three times at most; never if unset",
     )
     worker_processes: int = Field(
         2, ge=1, le=64, description="processes of the worker for remote engines"
@@ -111,6 +127,9 @@ class Environment(BaseModel):
             raise ValueError(
                 "ASR_ENGINE=openai needs OPENAI_API_KEY, or an OPENAI_BASE_URL of your own"
             )
+        self._check_fallback()
+        if self.lease_seconds and self.lease_seconds <= self.engine_deadline_seconds:
+            raise ValueError("LEASE_SECONDS must be above ENGINE_DEADLINE_SECONDS")
         for name, url, schemes in (
             ("DATABASE_URL", self.database_url, {"postgres", "postgresql", "sqlite"}),
             ("REDIS_URL", self.redis_url, {"redis", "rediss", "unix"}),
@@ -119,6 +138,19 @@ class Environment(BaseModel):
             if url and urlsplit(url).scheme not in schemes:
                 raise ValueError(f"{name} must begin with one of {', '.join(sorted(schemes))}")
         return self
+
+    def _check_fallback(self) -> None:
+        for name in self.fallback_engines:
+            if name not in ENGINES:
+                raise ValueError(f"ASR_FALLBACK names {name!r}, not one of {', '.join(ENGINES)}")
+            if name == "openai" and not self.openai_configured:
+                raise ValueError(
+                    "ASR_FALLBACK names openai, which needs OPENAI_API_KEY or OPENAI_BASE_URL"
+                )
+
+    @property
+    def fallback_engines(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.asr_fallback.split(",") if name.strip())
 
     @property
     def openai_configured(self) -> bool:

@@ -235,7 +235,10 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 ENGINE_DEADLINE_SECONDS = env.engine_deadline_seconds
-LEASE_SECONDS = ENGINE_DEADLINE_SECONDS + 30
+LEASE_SECONDS = env.lease_seconds or ENGINE_DEADLINE_SECONDS + 30
+BREAKER_SECONDS = env.breaker_seconds
+ASR_FALLBACK = env.fallback_engines
+DEAD_LETTER_RETRY_HOURS = env.dead_letter_retry_hours
 WORKER_PROCESSES = env.worker_processes
 WORKER_THREADS = env.worker_threads
 LOCAL_PROCESSES = env.local_processes

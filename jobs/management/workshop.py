@@ -53,8 +53,10 @@ class Threads:
     def _run(self, job_id: UUID, index: int) -> None:
         failure = None
         try:
-            # The delay that it returns stands in the row: until then the chunk is not due.
-            pipeline.transcribe(job_id, index)
+            again = pipeline.transcribe(job_id, index)
+            while again is not None and not again.seconds:  # an engine stands in for another
+                again = pipeline.transcribe(job_id, index, again.engine)
+            # A delay stands in the row as well: until then the chunk is not due.
         except BaseException as error:
             failure = error
         finally:

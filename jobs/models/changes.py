@@ -17,6 +17,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from jobs.crashpoints import crashpoint
 from jobs.models.chunk import Chunk
 from jobs.models.event import EventType, JobEvent
 from jobs.models.job import Job
@@ -96,6 +97,11 @@ class JobChange:
         self.job.sequence += len(self._events)
         Job.objects.filter(pk=self.job.pk).update(sequence=self.job.sequence)
 
+    def pass_crashpoints(self, moment: str) -> None:
+        """One for each event of the change: `before-chunk.started`, `after-job.completed` …"""
+        for event in self._events:
+            crashpoint(f"{moment}-{event.type}")
+
 
 @contextmanager
 def changing(job_id: UUID) -> Iterator[JobChange]:
@@ -111,6 +117,8 @@ def changing(job_id: UUID) -> Iterator[JobChange]:
         change = JobChange(job)
         yield change
         change.write_events()
+        change.pass_crashpoints("before")
+    change.pass_crashpoints("after")
 
 
 def _move(rows: models.QuerySet[Any], sources: list[Any], to: str, columns: dict[str, Any]) -> bool:

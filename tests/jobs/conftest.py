@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs import engines, liveness
+from asr.breaker import LocalStore
+from jobs import breakers, engines, liveness
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,13 @@ def audio_root(tmp_path: Path, settings: Any) -> Path:
     settings.AUDIO_ROOT = tmp_path / "audio"
     settings.AUDIO_ROOT.mkdir()
     return Path(settings.AUDIO_ROOT)
+
+
+@pytest.fixture(autouse=True)
+def breakers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's engine did is not held against the next one's."""
+    store = LocalStore()
+    monkeypatch.setattr(breakers, "store", lambda: store)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from django_dramatiq.models import Task
 
 from asr.errors import AudioRejected
 from asr.types import AudioInfo, Recognition, Segment
-from jobs import admin_lists, liveness, pipeline, tasks
+from jobs import admin_lists, claims, finishing, liveness, tasks
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -37,8 +37,8 @@ from jobs.models import (
     WorkerProcess,
     from_now,
 )
+from jobs.redis_clients import impatient_client
 from jobs.submission import Submission, submit
-from transcription_site.broker import impatient_client
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,10 +68,10 @@ def submitted(user_id: str = "alice", files: int = 2, title: str = "Monday") -> 
     return submit(Submission(user_id=user_id, uploads=uploads, title=title), caller=user_id).job_id
 
 
-def attempt(job_id: UUID, index: int) -> pipeline.Attempt:
-    claim = pipeline.claim_chunk(job_id, index)
+def attempt(job_id: UUID, index: int) -> claims.Attempt:
+    claim = claims.claim_chunk(job_id, index)
     assert claim is not None
-    return pipeline.Attempt(
+    return claims.Attempt(
         claim=claim, info=AudioInfo(duration_seconds=4.5, container="wav", digest="")
     )
 
@@ -80,13 +80,13 @@ def complete(job_id: UUID, index: int, text: str = "good morning") -> None:
     words = Recognition(
         segments=(Segment(text=text, start=0.0, end=4.0),), engine="pocketsphinx", model="en-us"
     )
-    assert pipeline.record_result(attempt(job_id, index), words)
-    pipeline.finish_job(job_id)
+    assert claims.record_result(attempt(job_id, index), words)
+    finishing.finish_job(job_id)
 
 
 def fail(job_id: UUID, index: int) -> None:
-    pipeline.record_error(attempt(job_id, index), AudioRejected("invalid_audio", "no sound in it"))
-    pipeline.finish_job(job_id)
+    claims.record_error(attempt(job_id, index), AudioRejected("invalid_audio", "no sound in it"))
+    finishing.finish_job(job_id)
 
 
 def failed_job(user_id: str = "alice") -> UUID:

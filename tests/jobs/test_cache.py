@@ -12,7 +12,7 @@ from django.core.cache import cache as django_cache
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from jobs import actions, cache, pipeline
+from jobs import actions, cache, finishing
 from jobs.models import Job, UserIndexStamp
 from tests import factories
 from tests.helpers import client_of
@@ -109,7 +109,7 @@ def test_an_old_failed_result_is_never_served_after_a_retry(
     assert (found("failed"), found("in_progress")) == ([], [str(job.pk)])
 
     factories.complete(factories.claim(job, 1), "two")
-    assert pipeline.finish_job(job.pk)
+    assert finishing.finish_job(job.pk)
     put_back(old)
     result = read(job)
     assert (result["jobStatus"], result["transcription"]) == ("completed", "one two")
@@ -125,7 +125,7 @@ def test_a_second_failure_is_not_mistaken_for_the_first(
     actions.retry(job.pk)
     factories.complete(factories.claim(job, 0), "one")
     factories.fail(factories.claim(job, 1), factories.permanent())
-    assert pipeline.finish_job(job.pk)
+    assert finishing.finish_job(job.pk)
     put_back(old)
     assert read(job)["transcription"] == "one"
 
@@ -178,7 +178,7 @@ def test_a_write_that_comes_late_stores_nothing_that_is_read_later() -> None:
     cache.write_job_through(late[0])
     assert read(job)["jobStatus"] == "in_progress"
     factories.complete(factories.claim(job, 1), "two")
-    pipeline.finish_job(job.pk)
+    finishing.finish_job(job.pk)
     cache.write_job_through(late[0])
     assert read(job)["transcription"] == "one two"
 

@@ -20,7 +20,8 @@ from django.db.utils import DataError, InterfaceError, OperationalError
 
 from asr.errors import AsrError, AudioRejected, EngineMisconfigured, EngineUnavailable
 from asr.types import AudioRequest
-from jobs import actions, database, pipeline
+from jobs import actions, claims, database, finishing, pipeline
+from jobs.claims import Again
 from jobs.interruption import Stopping
 from jobs.models import Chunk, Job, JobEvent, Transcript, from_now
 from jobs.sweeper import sweep
@@ -178,7 +179,8 @@ def test_four_errors_fail_a_chunk_after_waits_that_double(script: ScriptedEngine
     assert waits[3] is None
     for wait, base in zip(waits[:3], (2, 4, 8), strict=True):
         assert wait is not None
-        assert base <= wait <= base * 1.25
+        assert base <= wait.seconds <= base * 1.25
+        assert wait.counted
     assert len(script.calls) == 4
     assert (chunk_of(job).status, status_of(job)) == ("failed", "failed")
     gap = {"index": 0, "startTime": 0.0, "durationSeconds": 0.3, "code": "engine_timeout"}
@@ -195,7 +197,7 @@ def test_the_row_waits_as_long_as_the_message(script: ScriptedEngine) -> None:
     assert wait is not None
     rows = Chunk.objects.filter(job=job)
     assert not rows.filter(not_before__lte=from_now(timedelta(seconds=1))).exists()
-    assert rows.filter(not_before__lte=from_now(timedelta(seconds=wait))).exists()
+    assert rows.filter(not_before__lte=from_now(timedelta(seconds=wait.seconds))).exists()
     assert pipeline.transcribe(job.pk, 0) is None
     assert len(script.calls) == 1
     data = job.events.get(type="chunk.pending").data
@@ -212,7 +214,7 @@ def test_a_wait_that_the_engine_asked_for_costs_nothing_however_often(
         EngineUnavailable("engine_error", "too many requests", retry_after=7.0) for _ in range(9)
     ]
     for _ in range(9):
-        assert pipeline.transcribe(job.pk, 0) == 7.0
+        assert pipeline.transcribe(job.pk, 0) == Again(seconds=7.0, engine="scripted")
         chunk = chunk_of(job)
         assert (chunk.status, chunk.errors, chunk.crashes) == ("pending", 0, 0)
         early = Chunk.objects.filter(job=job, not_before__lte=from_now(timedelta(seconds=6)))
@@ -225,7 +227,7 @@ def test_a_wait_that_the_engine_asked_for_costs_nothing_however_often(
 def test_the_engine_cannot_ask_for_no_wait_at_all(script: ScriptedEngine) -> None:
     job = job_with_audio()
     script.steps = [EngineUnavailable("engine_error", "busy", retry_after=0.0)]
-    assert pipeline.transcribe(job.pk, 0) == 2.0
+    assert pipeline.transcribe(job.pk, 0) == Again(seconds=2.0, engine="scripted")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,12 @@ def test_a_result_that_cannot_be_stored_is_an_error_of_the_engine(
 def test_an_engine_cannot_ask_for_more_than_an_hour(script: ScriptedEngine) -> None:
     job = job_with_audio()
     script.steps = [EngineUnavailable("engine_error", "busy", retry_after=3e11)]
-    assert pipeline.transcribe(job.pk, 0) == 3600.0
+    again = pipeline.transcribe(job.pk, 0)
+    assert again == Again(seconds=3600.0, engine="scripted")
+    # Not by a message: it would lie in a worker's memory all the while. The sweeper sends it.
+    assert not again.needs_message
+    chunk = chunk_of(job)
+    assert chunk.resend_time == chunk.not_before
 
 
 # --- the database goes away ---
@@ -415,7 +422,7 @@ def test_a_result_is_written_again_until_the_database_is_back(
     outside_of_a_transaction(monkeypatch)
     job = job_with_audio()
     tries = []
-    record = pipeline.record_result
+    record = claims.record_result
 
     def away_thrice(*args: Any) -> bool:
         tries.append(1)
@@ -474,10 +481,10 @@ def test_a_result_survives_a_database_that_is_away_while_the_engine_works(
 @pytest.mark.django_db(transaction=True)
 def test_of_ten_claims_at_the_same_moment_one_wins() -> None:
     job = factories.make_job(2)
-    claims = together(*[lambda: pipeline.claim_chunk(job.pk, 0)] * 10)
-    winners = [claim for claim in claims if claim is not None]
+    taken = together(*[lambda: claims.claim_chunk(job.pk, 0)] * 10)
+    winners = [claim for claim in taken if claim is not None]
     assert len(winners) == 1
-    assert isinstance(winners[0], pipeline.Claim)
+    assert isinstance(winners[0], claims.Claim)
     assert (chunk_of(job).lease_token, chunk_of(job).attempts) == (winners[0].token, 1)
     assert types_of(job) == ["job.submitted", "chunk.started"]
     assert chunk_of(job, 1).status == "pending"
@@ -486,13 +493,13 @@ def test_of_ten_claims_at_the_same_moment_one_wins() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_24_chunks_that_end_at_the_same_moment_finish_the_job_once() -> None:
     job = factories.make_job(24)
-    claims = [factories.claim(job, index) for index in range(24)]
+    taken = [factories.claim(job, index) for index in range(24)]
 
-    def end(claim: pipeline.Claim) -> bool:
+    def end(claim: claims.Claim) -> bool:
         factories.complete(claim, f"w{claim.index}")
-        return pipeline.finish_job(job.pk)
+        return finishing.finish_job(job.pk)
 
-    results = together(*[lambda claim=claim: end(claim) for claim in claims])
+    results = together(*[lambda claim=claim: end(claim) for claim in taken])
     assert results.count(True) == 1
     assert results.count(False) == 23
     assert status_of(job) == "completed"
@@ -510,9 +517,9 @@ def test_cancel_and_result_at_the_same_moment_leave_one_story() -> None:
         job = factories.make_job(1)
         claim = factories.claim(job)
 
-        def result(claim: pipeline.Claim = claim, job: Job = job) -> bool:
+        def result(claim: claims.Claim = claim, job: Job = job) -> bool:
             written = factories.complete(claim)
-            pipeline.finish_job(job.pk)
+            finishing.finish_job(job.pk)
             return written
 
         written, cancelled = together(result, partial(actions.cancel, job.pk))
@@ -538,10 +545,10 @@ def test_a_frozen_worker_that_wakes_writes_nothing(script: ScriptedEngine) -> No
 
     script.steps = [freeze, "alive"]
 
-    def frozen() -> float | None:
+    def frozen() -> Again | None:
         return pipeline.transcribe(job.pk, 0)
 
-    def second_owner() -> float | None:
+    def second_owner() -> Again | None:
         assert asked.wait(30)
         Chunk.objects.filter(Q(job=job)).update(lease_expires_time=from_now(-timedelta(seconds=1)))
         assert sweep(lambda chunk: None).released == 1
@@ -577,7 +584,7 @@ def test_finishing_ten_times_at_once_finishes_once() -> None:
     job = factories.make_job(3)
     for index in range(3):
         factories.complete(factories.claim(job, index))
-    results = together(*[lambda: pipeline.finish_job(job.pk)] * 10)
+    results = together(*[lambda: finishing.finish_job(job.pk)] * 10)
     assert sorted(results) == [False] * 9 + [True]
     assert types_of(job).count("job.completed") == 1
 
@@ -636,7 +643,7 @@ def test_the_language_of_most_of_the_time_is_the_jobs() -> None:
     for index, (language, seconds) in enumerate([("de", 5.0), ("en", 3.0), ("en", 3.0)]):
         factories.complete(factories.claim(job, index), seconds=seconds)
         Chunk.objects.filter(job=job, index=index).update(language=language)
-    pipeline.finish_job(job.pk)
+    finishing.finish_job(job.pk)
     assert Transcript.objects.get(job=job).language == "en"
 
 
@@ -644,7 +651,7 @@ def test_a_job_is_not_finished_while_a_chunk_waits_or_runs() -> None:
     job = factories.make_job(3)
     factories.complete(factories.claim(job, 0))
     factories.claim(job, 1)
-    assert not pipeline.finish_job(job.pk)
-    assert not pipeline.finish_job(uuid4())
+    assert not finishing.finish_job(job.pk)
+    assert not finishing.finish_job(uuid4())
     assert status_of(job) == "in_progress"
     assert not Transcript.objects.exists()

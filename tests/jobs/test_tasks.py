@@ -12,7 +12,7 @@ import pytest
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioRequest
-from jobs import actions, pipeline, tasks
+from jobs import actions, claims, finishing, pipeline, tasks
 from jobs.interruption import Stopping
 from jobs.models import Chunk, Job, JobEvent, Transcript, WorkerProcess
 from jobs.sweeper import sweep
@@ -66,7 +66,7 @@ def test_the_groups_callback_finishes_a_job_by_itself(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_with_audio(3)
-    finish, callers = pipeline.finish_job, []
+    finish, callers = finishing.finish_job, []
 
     def only_from_the_callback(job_id: UUID) -> bool:
         import inspect
@@ -75,7 +75,8 @@ def test_the_groups_callback_finishes_a_job_by_itself(
         callers.append(caller)
         return finish(job_id) if caller == "stitch_transcript" else False
 
-    monkeypatch.setattr(pipeline, "finish_job", only_from_the_callback)
+    for module in (finishing, pipeline):
+        monkeypatch.setattr(module, "finish_job", only_from_the_callback)
     tasks.dispatch(job.pk)
     worker.start()
     wait_until(lambda: ended(job))
@@ -150,7 +151,7 @@ def test_a_barrier_that_redis_lost_ends_no_job_early(
 def test_an_attempt_that_failed_comes_back_by_itself(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "RETRY_BASE_SECONDS", 0.1)
+    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.1)
     job = job_with_audio()
     script.steps = [factories.passing(), factories.passing(), "word"]
     tasks.dispatch(job.pk)
@@ -163,7 +164,7 @@ def test_an_attempt_that_failed_comes_back_by_itself(
 def test_an_engine_that_fails_for_ever_is_called_four_times(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "RETRY_BASE_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.05)
     job = job_with_audio()
     script.otherwise = EngineUnavailable("engine_error", "no")
     tasks.dispatch(job.pk)
@@ -207,16 +208,28 @@ def test_a_worker_that_stops_gives_its_chunks_back_for_nothing(
 
 def test_the_actor_asks_for_the_message_back_when_the_row_says_so(script: ScriptedEngine) -> None:
     job = job_with_audio()
-    script.steps = [EngineUnavailable("engine_error", "busy", retry_after=7.0)]
+    script.steps = [EngineUnavailable("engine_error", "no")]
     with pytest.raises(dramatiq.Retry) as caught:
-        tasks.transcribe_chunk(str(job.pk), 0)
-    assert caught.value.delay == 7000
+        tasks.transcribe_chunk(str(job.pk), 0, "openai")
+    assert caught.value.delay in range(2000, 2501)
+
+
+def test_waits_that_the_engine_asks_for_use_up_none_of_the_retries(
+    worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.05)
+    job = job_with_audio()
+    script.steps = [EngineUnavailable("engine_error", "busy", retry_after=0.05)] * 9
+    tasks.dispatch(job.pk)
+    worker.start()
+    wait_until(lambda: ended(job))
+    assert len(script.calls) == 10
 
 
 def test_the_actor_ends_quietly_on_shutdown(script: ScriptedEngine) -> None:
     job = job_with_audio()
     script.steps = [Stopping()]
-    assert tasks.transcribe_chunk(str(job.pk), 0) is None
+    assert tasks.transcribe_chunk(str(job.pk), 0, "openai") is None
     assert (job.chunks.get().status, job.chunks.get().attempts) == ("pending", 0)
 
 
@@ -224,7 +237,7 @@ def test_actors_ignore_what_is_gone_or_done(script: ScriptedEngine) -> None:
     cancelled = job_with_audio()
     actions.cancel(cancelled.pk)
     for job_id in (uuid4(), cancelled.pk, factories.make_completed_job("x").pk):
-        assert tasks.transcribe_chunk(str(job_id), 0) is None
+        assert tasks.transcribe_chunk(str(job_id), 0, "openai") is None
         assert tasks.stitch_transcript(str(job_id)) is None
         assert tasks.dispatch(job_id)
     assert script.calls == []

@@ -12,13 +12,9 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import GroupCallbacks, Retries, ShutdownNotifications, TimeLimit
 
 from jobs import tasks
+from jobs.redis_clients import impatient_client, patient_client
 from tests.helpers import broker
-from transcription_site.broker import (
-    SafeConsumer,
-    SafeRedisBroker,
-    impatient_client,
-    patient_client,
-)
+from transcription_site.broker import SafeConsumer, SafeRedisBroker
 
 CLOSED = "redis://127.0.0.1:1/0"
 

@@ -26,7 +26,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.urls import reverse
 
-from jobs import actions, engines, pipeline, sweeper
+from jobs import actions, engines, finishing, sweeper
 from jobs.management.progress import PlainView, TerminalView
 from jobs.management.workshop import Threads, workshop
 from jobs.models import (
@@ -121,7 +121,7 @@ class Command(BaseCommand):
                 due = Chunk.objects.due().filter(job_id=job_id).order_by("index")
                 threads.take(job_id, due.values_list("index", flat=True), room)
                 if all(chunk.status in ENDED_CHUNK for chunk in chunks):
-                    pipeline.finish_job(job_id)
+                    finishing.finish_job(job_id)
                 if time.monotonic() - repaired > REPAIR_EVERY_SECONDS:
                     # Workers of a running system may hold chunks of ours, and die.
                     sweeper.sweep(None)

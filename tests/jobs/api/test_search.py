@@ -179,7 +179,7 @@ def test_what_was_committed_is_seen_by_the_next_search(alice: APIClient) -> None
     assert ids(alice) == ids(alice, "jobStatus=in_progress") == named(job)
     factories.complete(factories.claim(job), "done")
     assert ids(alice, "jobStatus=in_progress") == named(job)
-    from jobs.pipeline import finish_job
+    from jobs.finishing import finish_job
 
     finish_job(job.pk)
     assert ids(alice, "jobStatus=in_progress") == []

@@ -22,7 +22,7 @@ from django.core.management import CommandError, call_command
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment
-from jobs import actions, engines, pipeline
+from jobs import actions, claims, engines, pipeline
 from jobs.management.commands import transcribe
 from jobs.models import Chunk, ChunkStatus, Job, JobEvent, JobStatus, WorkerProcess
 from transcription_site.env import BASE_DIR
@@ -53,7 +53,7 @@ def heard(text: str) -> Recognition:
     return Recognition(segments=segments, engine="pocketsphinx", model="en-us")
 
 
-Recognise = Callable[[pipeline.Attempt], Recognition]
+Recognise = Callable[[claims.Attempt], Recognition]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def recognised_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognise], None
     """Puts a function in the engine's place."""
 
     def use(recognise: Recognise) -> None:
-        def measured(attempt: pipeline.Attempt) -> Recognition:
+        def measured(attempt: claims.Attempt) -> Recognition:
             attempt.info = AudioInfo(duration_seconds=1.0, container="wav", digest="")
             return recognise(attempt)
 
@@ -124,14 +124,14 @@ def test_an_attempt_that_fails_is_repeated_when_its_wait_is_over(
 ) -> None:
     calls = []
 
-    def recognise(attempt: pipeline.Attempt) -> Recognition:
+    def recognise(attempt: claims.Attempt) -> Recognition:
         calls.append(attempt)
         if len(calls) == 1:
             raise EngineUnavailable("engine_error", "a hiccup")
         return heard("second time")
 
     recognised_by(recognise)
-    monkeypatch.setattr(pipeline, "RETRY_BASE_SECONDS", 0.3)
+    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.3)
 
     out, err = run(audio)
 
@@ -151,7 +151,7 @@ def test_chunks_that_workers_take_are_not_done_twice(
     settings.LOCAL_PROCESSES = 1
     calls: list[int] = []
 
-    def recognise(attempt: pipeline.Attempt) -> Recognition:
+    def recognise(attempt: claims.Attempt) -> Recognition:
         index = attempt.claim.index
         calls.append(index)
         if index == 0:  # a worker takes the next one while this one is at work
@@ -176,10 +176,10 @@ def test_a_chunk_of_a_worker_that_died_is_done_here(
     settings.LOCAL_PROCESSES = 1
     monkeypatch.setattr(transcribe, "REPAIR_EVERY_SECONDS", 0.0)
 
-    def recognise(attempt: pipeline.Attempt) -> Recognition:
+    def recognise(attempt: claims.Attempt) -> Recognition:
         job_id = attempt.claim.job_id
         if attempt.claim.index == 0:
-            assert pipeline.claim_chunk(job_id, 1) is not None
+            assert claims.claim_chunk(job_id, 1) is not None
             Chunk.objects.filter(job_id=job_id, index=1).update(worker_id=uuid4())
         return heard(f"part {attempt.claim.index}")
 
@@ -203,7 +203,7 @@ def test_a_job_that_others_end_ends_the_command(
     end: Callable[[UUID], object],
     said: str,
 ) -> None:
-    def recognise(attempt: pipeline.Attempt) -> Recognition:
+    def recognise(attempt: claims.Attempt) -> Recognition:
         end(attempt.claim.job_id)
         return heard("too late")
 

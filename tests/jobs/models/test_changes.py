@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from asr.errors import EngineUnavailable
-from jobs import actions, liveness, pipeline
+from jobs import actions, claims, finishing, liveness
 from jobs.models import (
     Chunk,
     ErasedJob,
@@ -96,16 +96,16 @@ class JobLife(RuleBasedStateMachine):
         self.job = factories.make_job(chunks)
         self.job_id = self.job.pk
         self.size = chunks
-        self.claims: list[pipeline.Claim] = []
-        self.over: list[pipeline.Claim] = []
+        self.claims: list[claims.Claim] = []
+        self.over: list[claims.Claim] = []
         self.finished: dict[int, dict[str, Any]] = {}
         self.claimed_since_retry = [0] * chunks
         self.given_back = [0] * chunks
         self.deleted = False
         self.sent = []
 
-    def take(self, data: Any) -> pipeline.Claim:
-        claim: pipeline.Claim = data.draw(st.sampled_from(self.claims))
+    def take(self, data: Any) -> claims.Claim:
+        claim: claims.Claim = data.draw(st.sampled_from(self.claims))
         self.claims.remove(claim)
         self.over.append(claim)
         return claim
@@ -118,7 +118,7 @@ class JobLife(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_worker_claims(self, data: Any) -> None:
         index = self.index(data)
-        claim = pipeline.claim_chunk(self.job_id, index)
+        claim = claims.claim_chunk(self.job_id, index)
         if claim is not None:
             assert not any(held.index == index for held in self.claims), "claimed twice"
             self.claims.append(claim)
@@ -135,8 +135,8 @@ class JobLife(RuleBasedStateMachine):
     def an_error_arrives(self, data: Any, permanent: bool) -> None:
         claim = self.take(data)
         error = factories.permanent() if permanent else factories.passing()
-        delay = factories.fail(claim, error)
-        assert delay is None or (delay > 0 and not permanent)
+        again = factories.fail(claim, error)
+        assert again is None or (again.seconds > 0 and again.counted and not permanent)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -144,7 +144,9 @@ class JobLife(RuleBasedStateMachine):
         claim = self.take(data)
         before = Chunk.objects.get(job_id=self.job_id, index=claim.index).errors
         error = EngineUnavailable("engine_error", "too many requests", retry_after=7.0)
-        assert factories.fail(claim, error) == 7.0
+        again = factories.fail(claim, error)
+        assert again is not None
+        assert (again.seconds, again.counted) == (7.0, False)
         assert Chunk.objects.get(job_id=self.job_id, index=claim.index).errors == before
         self.given_back[claim.index] += 1
 
@@ -153,7 +155,7 @@ class JobLife(RuleBasedStateMachine):
     def the_worker_gives_back(self, data: Any) -> None:
         claim = self.take(data)
         before = Chunk.objects.get(job_id=self.job_id, index=claim.index)
-        assert pipeline.give_back(claim)
+        assert claims.give_back(claim)
         after = Chunk.objects.get(job_id=self.job_id, index=claim.index)
         assert after.attempts == before.attempts - 1
         assert (after.errors, after.crashes) == (before.errors, before.crashes)
@@ -192,7 +194,7 @@ class JobLife(RuleBasedStateMachine):
             case "error":
                 assert factories.fail(claim) is None
             case _:
-                assert not pipeline.give_back(claim)
+                assert not claims.give_back(claim)
         assert all_rows(self.job_id) == before
 
     @rule()
@@ -242,7 +244,7 @@ class JobLife(RuleBasedStateMachine):
     @rule()
     def a_message_asks_to_finish(self) -> None:
         before, rows = self.status(), all_rows(self.job_id)
-        ended = pipeline.finish_job(self.job_id)
+        ended = finishing.finish_job(self.job_id)
         assert ended == (before == "in_progress" and self.status() in {"completed", "failed"})
         if not ended:
             assert all_rows(self.job_id) == rows
@@ -320,7 +322,7 @@ class JobLife(RuleBasedStateMachine):
                 return
             for index in range(self.size):
                 factories.make_due(self.job_id)
-                claim = pipeline.claim_chunk(self.job_id, index)
+                claim = claims.claim_chunk(self.job_id, index)
                 if claim is not None and turn % 2:
                     factories.fail(claim)
             Chunk.objects.filter(status="in_progress").update(
@@ -420,13 +422,13 @@ def test_a_claim_raises_attempts_before_the_work_and_names_its_worker(job: Job) 
 def test_a_chunk_is_not_claimed_before_its_time(job: Job) -> None:
     Chunk.objects.filter(job=job).update(not_before=from_now(timedelta(seconds=30)))
     before = all_rows(job.pk)
-    assert pipeline.claim_chunk(job.pk, 0) is None
+    assert claims.claim_chunk(job.pk, 0) is None
     assert all_rows(job.pk) == before
 
 
 def test_events_of_a_job_with_a_hundred_changes_have_no_hole(job: Job) -> None:
     for _ in range(50):
-        assert pipeline.give_back(factories.claim(job, 0))
+        assert claims.give_back(factories.claim(job, 0))
     numbers = (
         JobEvent.objects.filter(job=job).order_by("sequence").values_list("sequence", flat=True)
     )

@@ -1,0 +1,275 @@
+"""Claims: a worker's right to one chunk, and the four ways in which it ends.
+
+A claim ends in a result, in an error, by being given back, or because its worker died. Whatever is
+written is fenced by the claim's token: a worker that was taken for dead writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from asr.breaker import Call
+from asr.errors import AsrError, EngineUnavailable
+from asr.types import AudioInfo, Recognition, segments_to_json
+from jobs import liveness
+from jobs.models import (
+    MAX_ERRORS,
+    MESSAGE_PATIENCE,
+    Chunk,
+    ChunkStatus,
+    EventType,
+    JobGoneError,
+    JobStatus,
+    changing,
+    from_now,
+)
+from jobs.results import iso_time
+
+RETRY_BASE_SECONDS = 2.0  # the waits between attempts: 2, 4, 8 s, each up to a quarter longer
+LONGEST_WAIT_SECONDS = 3600.0  # whatever an engine asks for
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """When a chunk is due again, and for which engine."""
+
+    seconds: float
+    engine: str
+    counted: bool = False
+    """Whether an attempt was spent; waiting for an engine that is down or busy costs none."""
+
+    @property
+    def needs_message(self) -> bool:
+        """Long waits are left to the sweeper: delayed messages lie in a worker's memory."""
+        return self.seconds <= MESSAGE_PATIENCE.total_seconds()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to write one chunk's result, until the lease runs out."""
+
+    job_id: UUID
+    index: int
+    token: UUID
+    audio_path: str
+    engine: str
+    stands_in: bool
+    language: str | None
+    vocabulary: tuple[str, ...]
+    diarize: bool
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """What is known of a chunk so far, also when the attempt fails half-way."""
+
+    claim: Claim
+    call: Call = field(default_factory=Call)
+    started: float = field(default_factory=time.monotonic)
+    info: AudioInfo | None = None
+    recognition: Recognition | None = None
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Of the deadline, which covers decoding and recognising: the lease outlives both."""
+        return settings.ENGINE_DEADLINE_SECONDS - (time.monotonic() - self.started)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        seconds = {"processing_seconds": time.monotonic() - self.started}
+        if self.info is not None:
+            seconds["duration_seconds"] = self.info.duration_seconds
+        return seconds
+
+
+def claim_chunk(
+    job_id: UUID, index: int, engine: str | None = None, *, probe: bool = False
+) -> Claim | None:
+    """Take a due chunk; None when it is not due, not there, or somebody else's.
+
+    Args:
+        engine: who is to recognise it; None for the engine that the job was submitted for.
+        probe: the engine was down and may still be: the job is no less delayed for that.
+    """
+    worker_id = liveness.start().registered()
+    token = uuid4()
+    try:
+        with changing(job_id) as change:
+            if change.job.status != JobStatus.IN_PROGRESS:
+                return None
+            taken = change.move_chunk(
+                index,
+                ChunkStatus.IN_PROGRESS,
+                EventType.CHUNK_STARTED,
+                where=Q(not_before__lte=Now()),
+                attempts=F("attempts") + 1,
+                lease_token=token,
+                lease_expires_time=from_now(timedelta(seconds=settings.LEASE_SECONDS)),
+                worker_id=worker_id,
+                started_time=Now(),
+                dispatches=0,
+            )
+            if not taken:
+                return None
+            if not probe:
+                change.delay("")
+            job = change.job
+            path = Chunk.objects.values_list("audio_path", flat=True).get(job=job, index=index)
+    except JobGoneError:
+        return None
+    return Claim(
+        job_id=job_id,
+        index=index,
+        token=token,
+        audio_path=path,
+        engine=engine or job.engine,
+        stands_in=engine not in {None, job.engine},
+        language=job.language,
+        vocabulary=tuple(job.vocabulary),
+        diarize=job.diarize,
+    )
+
+
+def record_result(attempt: Attempt, recognition: Recognition) -> bool:
+    """Write what was recognised; False when the claim was over and nothing was written."""
+    claim = attempt.claim
+    return _end_claim(
+        claim,
+        ChunkStatus.COMPLETED,
+        EventType.CHUNK_COMPLETED,
+        {"text": recognition.text},
+        ended_time=Now(),
+        text=recognition.text,
+        segments=segments_to_json(recognition.segments),
+        engine=recognition.engine,
+        model=recognition.model,
+        language=recognition.language,
+        confidence=recognition.confidence,
+        error_code="",
+        error_detail="",
+        error_recoverable=None,
+        **attempt.measured,
+    )
+
+
+def record_error(attempt: Attempt, error: AsrError) -> Again | None:
+    """Write why the attempt failed, and whether there is to be another.
+
+    A wait that the engine asked for (429 with Retry-After) costs no attempt, nor does trying
+    whether an engine is back that was down.
+
+    Returns:
+        When the chunk is due again; None when it failed for good or the claim was over.
+    """
+    claim = attempt.claim
+    wait = _free_wait(attempt, error)
+    errors = (
+        Chunk.objects.values_list("errors", flat=True)
+        .filter(job_id=claim.job_id, index=claim.index, lease_token=claim.token)
+        .first()
+    )
+    if errors is None:
+        return None
+    columns: dict[str, Any] = {
+        "error_code": error.code,
+        "error_detail": error.detail[:500],
+        "error_recoverable": error.recoverable,
+        **attempt.measured,
+    }
+    cause = {"error": {"code": error.code, "detail": error.detail[:500]}}
+    if wait is None:
+        errors += 1
+        columns["errors"] = errors
+    else:
+        columns["attempts"] = F("attempts") - 1
+    if not error.recoverable or errors >= MAX_ERRORS:
+        columns["ended_time"] = Now()
+        _end_claim(claim, ChunkStatus.FAILED, EventType.CHUNK_FAILED, cause, **columns)
+        return None
+    seconds = backoff(errors) if wait is None else wait
+    again = Again(seconds=seconds, engine=claim.engine, counted=wait is None)
+    columns |= _due(again)
+    data = {"notBefore": iso_time(timezone.now() + timedelta(seconds=seconds)), **cause}
+    written = _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, data, **columns)
+    return again if written else None
+
+
+def _free_wait(attempt: Attempt, error: AsrError) -> float | None:
+    """Seconds to wait after an attempt that costs nothing; None when it is to be counted."""
+    if not isinstance(error, EngineUnavailable):
+        return None
+    if error.retry_after is not None:
+        return min(max(error.retry_after, RETRY_BASE_SECONDS), LONGEST_WAIT_SECONDS)
+    return after_window(settings.BREAKER_SECONDS) if attempt.call.failed_as_probe else None
+
+
+def postpone(job_id: UUID, index: int, again: Again) -> Again | None:
+    """Let a waiting chunk wait on for its engine; None when it does not wait any more."""
+    waiting = Chunk.objects.due().filter(job_id=job_id, index=index)
+    try:
+        with changing(job_id) as change:
+            if change.job.ended or not waiting.update(**_due(again)):
+                return None
+            change.delay("engine_unavailable")
+    except JobGoneError:
+        return None
+    return again
+
+
+def _due(again: Again) -> dict[str, Any]:
+    """The columns that say when a waiting chunk is due, and when its message counts as lost."""
+    wait = timedelta(seconds=again.seconds)
+    patience = MESSAGE_PATIENCE if again.needs_message else timedelta()
+    return {"not_before": from_now(wait), "resend_time": from_now(wait + patience)}
+
+
+def after_window(seconds: float) -> float:
+    """A little later, each chunk at a time of its own: the crowd must not come all at once."""
+    return seconds + random.uniform(0.0, settings.BREAKER_SECONDS / 4)  # noqa: S311
+
+
+def give_back(claim: Claim) -> bool:
+    """Undo the claim as if it had not been: somebody else is to take the chunk at once."""
+    return _end_claim(
+        claim,
+        ChunkStatus.PENDING,
+        EventType.CHUNK_PENDING,
+        {"notBefore": iso_time(timezone.now())},
+        attempts=F("attempts") - 1,
+        not_before=Now(),
+        resend_time=Now(),
+    )
+
+
+def backoff(errors: int) -> float:
+    """Seconds to wait after the n-th error: exponential, with jitter so that crowds part."""
+    return RETRY_BASE_SECONDS * 2.0 ** (errors - 1) * random.uniform(1.0, 1.25)  # noqa: S311
+
+
+def _end_claim(
+    claim: Claim, to: ChunkStatus, event: EventType, data: dict[str, Any], **columns: Any
+) -> bool:
+    """Move a claimed chunk on, if the claim still holds."""
+    try:
+        with changing(claim.job_id) as change:
+            written = change.move_chunk(
+                claim.index, to, event, data, where=Q(lease_token=claim.token), **columns
+            )
+    except JobGoneError:
+        written = False
+    if not written:
+        logger.info("Chunk %s[%d]: the claim was over", claim.job_id, claim.index)
+    return written

@@ -1,0 +1,98 @@
+"""The end of a job: when all its chunks have ended, their texts become one transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from asr.stitch import Part, Stitched, stitch
+from asr.types import segments_from_json, segments_to_json
+from jobs import cache
+from jobs.models import (
+    ENDED_CHUNK,
+    Chunk,
+    ChunkStatus,
+    EventType,
+    JobChange,
+    JobGoneError,
+    JobStatus,
+    Transcript,
+    changing,
+)
+
+
+def finish_job(job_id: UUID) -> bool:
+    """End the job if all its chunks have ended; True for the one caller that ended it."""
+    try:
+        with changing(job_id) as change:
+            if change.job.status != JobStatus.IN_PROGRESS:
+                return False
+            if change.job.chunks.exclude(status__in=ENDED_CHUNK).exists():
+                return False
+            chunks = list(change.job.chunks.order_by("index"))
+            if all(chunk.status == ChunkStatus.COMPLETED for chunk in chunks):
+                return end_job(change, JobStatus.COMPLETED, EventType.JOB_COMPLETED, chunks)
+            return end_job(change, JobStatus.FAILED, EventType.JOB_FAILED, chunks)
+    except JobGoneError:
+        return False
+
+
+def end_job(change: JobChange, to: JobStatus, event: EventType, chunks: Iterable[Chunk]) -> bool:
+    """Move the job to its end and keep its transcript, in the caller's transaction."""
+    if not change.move_job(to, event):
+        return False
+    chunks = list(chunks)
+    stitched = stitch(part_of(chunk) for chunk in chunks)
+    Transcript.objects.update_or_create(
+        job_id=change.job.pk,
+        defaults={
+            "text": stitched.text,
+            "segments": segments_to_json(stitched.segments),
+            "gaps": _gaps_to_json(stitched),
+            "language": _common_language(chunks),
+            "duration_seconds": stitched.duration_seconds,
+        },
+    )
+    transaction.on_commit(partial(cache.write_job_through, change.job.pk), robust=True)
+    return True
+
+
+def part_of(chunk: Chunk) -> Part:
+    """The chunk as the stitcher wants it."""
+    if chunk.status == ChunkStatus.COMPLETED:
+        return Part(
+            index=chunk.index,
+            duration_seconds=chunk.duration_seconds,
+            text=chunk.text,
+            segments=segments_from_json(chunk.segments),
+        )
+    return Part(
+        index=chunk.index,
+        duration_seconds=chunk.duration_seconds,
+        gap_code=chunk.error_code if chunk.status == ChunkStatus.FAILED else "cancelled",
+    )
+
+
+def _gaps_to_json(stitched: Stitched) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": gap.index,
+            "startTime": gap.start_time,
+            "durationSeconds": gap.duration_seconds,
+            "code": gap.code,
+        }
+        for gap in stitched.gaps
+    ]
+
+
+def _common_language(chunks: Iterable[Chunk]) -> str | None:
+    """The language of most of the recognised time; None when no engine named one."""
+    seconds: dict[str, float] = {}
+    for chunk in chunks:
+        if chunk.language:
+            seconds[chunk.language] = seconds.get(chunk.language, 0) + (chunk.duration_seconds or 0)
+    return max(seconds, key=lambda language: seconds[language], default=None)

@@ -1,0 +1,45 @@
+"""The two ways to talk to the broker's Redis: of who waits for it, and of who must not."""
+
+from __future__ import annotations
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.retry import Retry
+
+
+def impatient_client(url: str) -> redis.Redis:
+    """For who only sends or looks (web, commands, breakers): fail within a second or so.
+
+    The row is stored by then; the sweeper sends what could not be sent.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=64,
+        timeout=1,
+        socket_timeout=1,
+        socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def patient_client(url: str) -> redis.Redis:
+    """For workers: masks short outages, and blocks when all connections are taken.
+
+    A time-out is not retried: the scripts are not idempotent, and a second EVALSHA after a lost
+    reply fetches or enqueues twice. redis-py's default pool fails above 100 connections instead
+    of blocking, which lost 855 of 1000 messages that failed at the same moment.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=64,
+        timeout=30,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        retry=Retry(
+            ExponentialWithJitterBackoff(base=0.01, cap=1),
+            10,
+            supported_errors=(redis.ConnectionError,),
+        ),
+    )
+    return redis.Redis(connection_pool=pool)
