@@ -7,7 +7,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint lock
+.PHONY: help demo run test faults lint lock
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1  /p' Makefile
@@ -21,9 +21,16 @@ run: .venv/runtime.stamp ## start the service and stay: prints the URL, a login 
 # Speech and set-up touch no database of their own: once is enough.
 test: .venv/dev.stamp ## all tests, on SQLite and on PostgreSQL (ARGS="-k name" chooses some)
 	@failed=0; \
-	$(BIN)/python -m pytest --database sqlite $(ARGS) || failed=1; \
-	$(BIN)/python -m pytest --database postgres --ignore tests/asr --ignore tests/deploy $(ARGS) \
-	  || failed=1; \
+	$(BIN)/python -m pytest --database sqlite -m "not faults" $(ARGS) || failed=1; \
+	$(BIN)/python -m pytest --database postgres -m "not faults or fast_fault" \
+	  --ignore tests/asr --ignore tests/deploy $(ARGS) || failed=1; \
+	exit $$failed
+
+faults: .venv/dev.stamp ## inject every fault, on both databases (REPEAT=20, SEED=7, ARGS="-k row_01")
+	@failed=0; \
+	$(BIN)/python -m pytest --database postgres -m faults tests/faults $(ARGS) || failed=1; \
+	$(BIN)/python -m pytest --database sqlite -m "faults and not postgres_only" tests/faults \
+	  $(ARGS) || failed=1; \
 	exit $$failed
 
 lint: .venv/dev.stamp ## ruff, mypy, the import contract, migrations, the deployment's files

@@ -92,6 +92,15 @@ def start_redis(stack: ExitStack, folder: Path) -> str:
 
 def start_postgres(stack: ExitStack, folder: Path) -> str:
     """Start a PostgreSQL that ends with `stack`, and return its URL."""
+    command, user, url = postgres_server(folder)
+    log = folder / "postgres.log"
+    server = _spawn(stack, command, log, signal.SIGQUIT, user=user)
+    _wait(server, log, lambda: psycopg.connect(url).close(), psycopg.OperationalError)
+    return url
+
+
+def postgres_server(folder: Path) -> tuple[list[str], str | None, str]:
+    """Make a new cluster: the command that serves it, the user to run that as, and its URL."""
     # Its lock file otherwise lies in the shared temporary folder, where a run as root locks out
     # every other user.
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
@@ -113,11 +122,8 @@ def start_postgres(stack: ExitStack, folder: Path) -> str:
     command = [str(cluster.bin_path / "postgres"), "-D", str(data)]
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
-    log = folder / "postgres.log"
-    server = _spawn(stack, command, log, signal.SIGQUIT, user=cluster.system_user)
     url = f"postgres://postgres@{quote(str(data), safe='')}/postgres"
-    _wait(server, log, lambda: psycopg.connect(url).close(), psycopg.OperationalError)
-    return url
+    return command, cluster.system_user, url
 
 
 def fresh_database() -> str:

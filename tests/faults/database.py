@@ -1,0 +1,107 @@
+"""A system's tables, read past the service: the API is not asked whether the API is right."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+
+Record = dict[str, Any]
+CHUNK_COLUMNS = (
+    'job_id, "index", audio_path, status, attempts, errors, crashes, text, error_code,'
+    " not_before, resend_time, lease_expires_time, worker_id, started_time, ended_time"
+)
+ID_COLUMNS = {"id", "job_id", "worker_id"}
+TIME_COLUMNS = {
+    "not_before",
+    "resend_time",
+    "lease_expires_time",
+    "started_time",
+    "ended_time",
+    "time",
+}
+
+
+class Database:
+    """The database of one system, PostgreSQL or SQLite."""
+
+    def __init__(self, url: str, var: Path) -> None:
+        self._url = url
+        self._file = var / "verbatim.sqlite3"
+
+    def read(self, statement: str) -> list[Record]:
+        """The rows of a SELECT: ids as text, times as seconds since 1970."""
+        with self._rows(statement) as rows:
+            return [{name: _plain(name, value) for name, value in row.items()} for row in rows]
+
+    @contextmanager
+    def _rows(self, statement: str) -> Iterator[list[Record]]:
+        if self._url:
+            with psycopg.connect(self._url, row_factory=dict_row) as connection:
+                yield connection.execute(statement.encode()).fetchall()
+            return
+        address = f"file:{self._file}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=20)) as opened:
+            opened.row_factory = sqlite3.Row
+            yield [dict(row) for row in opened.execute(statement)]
+
+    def job_ids(self) -> set[str]:
+        return {row["id"] for row in self.read("SELECT id FROM jobs_job")}
+
+    def jobs(self) -> list[Record]:
+        """Every job with its `chunks`, `events` and `transcript`, in the order of submission."""
+        chunks = _by_job(self.read(f"SELECT {CHUNK_COLUMNS} FROM jobs_chunk"), "index")
+        events = _by_job(
+            self.read("SELECT job_id, sequence, type, time, data FROM jobs_jobevent"), "sequence"
+        )
+        texts = self.read("SELECT job_id, text FROM jobs_transcript")
+        transcripts = {row["job_id"]: row["text"] for row in texts}
+        return [
+            {
+                "job": row["id"],
+                "status": row["status"],
+                "transcript": transcripts.get(row["id"]),
+                "chunks": chunks[row["id"]],
+                "events": events[row["id"]],
+            }
+            for row in self.read("SELECT id, status FROM jobs_job ORDER BY id")
+        ]
+
+    def pid_of_claim(self, job_id: str, index: int) -> int | None:
+        """The process that holds the chunk just now."""
+        rows = self.read(
+            'SELECT job_id, "index", pid FROM jobs_chunk JOIN jobs_workerprocess'
+            " ON worker_id = jobs_workerprocess.id WHERE status = 'in_progress'"
+        )
+        found = [row["pid"] for row in rows if (row["job_id"], row["index"]) == (job_id, index)]
+        return found[0] if found else None
+
+
+def _by_job(rows: list[Record], order: str) -> dict[str, list[Record]]:
+    grouped = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row[order]):
+        grouped[row.pop("job_id")].append(row)
+    return grouped
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if name in TIME_COLUMNS:
+        return datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp()
+    if name in ID_COLUMNS:
+        return str(UUID(str(value)))
+    if name == "data" and isinstance(value, str):
+        return json.loads(value)
+    return value

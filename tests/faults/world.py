@@ -1,0 +1,115 @@
+"""World: one whole system, real to the last process, that a row may break anywhere."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import httpx2
+
+from deploy.system import System
+from tests.faults.database import Database
+from tests.faults.engine_server import WORDS_AT_ONCE, engine_server
+from tests.faults.processes import Processes
+from tests.faults.servers import OwnPostgres, OwnRedis
+from tests.helpers import wait_until
+from tests.servers import fresh_database
+from transcription_site import env as environment
+
+# Short enough for a test to wait for, long enough for a slow machine to keep.
+VARIABLES = {
+    "WORKER_PROCESSES": "1",
+    "WORKER_THREADS": "32",
+    "LOCAL_PROCESSES": "1",
+    "ENGINE_DEADLINE_SECONDS": "20",
+    "LEASE_SECONDS": "50",
+    "BREAKER_SECONDS": "5",
+}
+
+
+class World:
+    """Web, workers and sweeper under supervisord, with a Redis, a database and an engine.
+
+    `engine` is the scripted engine server, `redis` and (with `own_postgres`) `postgres` are
+    servers to kill and freeze, `processes` finds everything else.
+    """
+
+    def __init__(self, folder: Path, *, own_postgres: bool = False, **variables: str) -> None:
+        self._stack = ExitStack()
+        self.var = folder
+        self.audio_root = folder / "audio"
+        self.audio_root.mkdir(parents=True)
+        try:
+            self._open(own_postgres, variables)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self, own_postgres: bool, variables: dict[str, str]) -> None:
+        self.engine = self._stack.enter_context(engine_server())
+        self.redis = OwnRedis(self._folder("own-redis"))
+        self._stack.callback(self.redis.kill)
+        self.redis.start()
+        self.postgres: OwnPostgres | None = None
+        if own_postgres:
+            self.postgres = OwnPostgres(self._folder("own-postgres"))
+            self._stack.callback(self.postgres.stop)
+        url = self.postgres.url if self.postgres else fresh_database()
+        self.database = Database(url, self.var)
+        self._variables = {
+            **VARIABLES,
+            "VAR_DIR": str(self.var),
+            "AUDIO_ROOT": str(self.audio_root),
+            "DATABASE_URL": url,
+            "REDIS_URL": self.redis.url,
+            **self.engine.environment,
+            **variables,
+        }
+        with self._environ():
+            self._system = System(environment.load(), self.var)
+        self.processes = Processes(self._system)
+        self._system.lock()
+        self._stack.callback(self._system.stop, grace=0)
+        self.start()
+
+    def start(self, **variables: str) -> None:
+        """Bring up what is not there: everything, at first and after `die`."""
+        self._variables |= variables
+        with self._environ():
+            self._system.start("admin")
+        self.client: httpx2.Client = self._system.client()
+        wait_until(self._has_workers)
+
+    def die(self) -> None:
+        """kill -9 every process, the supervisor's too, as when the power fails; not the servers."""
+        self._system.stop(grace=0)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def readiness(self) -> dict[str, Any]:
+        """What /readyz says."""
+        return dict(self.client.get("/readyz").json())
+
+    def calm(self) -> None:
+        """The engine answers at once again."""
+        self.engine.plan = lambda hit: WORDS_AT_ONCE
+        self.engine.release()
+
+    def is_well(self) -> bool:
+        """Whether nothing is left of a fault: all there, and nothing under way."""
+        return self.readiness()["status"] == "ok" and not any(self.redis.left_in_queues().values())
+
+    def _has_workers(self) -> bool:
+        return all(self.processes.workers(queue) for queue in ("chunks", "control"))
+
+    def _environ(self) -> Any:
+        return mock.patch.dict(os.environ, self._variables)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.var / name
+        folder.mkdir()
+        return folder
