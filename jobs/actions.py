@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from jobs import cache, storage
+from jobs.finishing import end_job
 from jobs.models import (
     DEADLINE,
     ENDED_CHUNK,
@@ -19,14 +23,16 @@ from jobs.models import (
     ErasedJob,
     EventType,
     Job,
+    JobChange,
     JobStatus,
     Transcript,
     UserIndexStamp,
     changing,
     from_now,
 )
-from jobs.pipeline import end_job
 from jobs.results import iso_time
+
+ALL: Final = Q()
 
 
 class AlreadyEndedError(Exception):
@@ -60,39 +66,59 @@ def cancel(job_id: UUID) -> bool:
         return end_job(change, JobStatus.CANCELLED, EventType.JOB_CANCELLED, chunks)
 
 
-def retry(job_id: UUID) -> None:
-    """Give the failed chunks of a failed job a fresh budget; finished ones are kept.
+def retry(job_id: UUID, *, which: Q = ALL, by_schedule: bool = False) -> list[Chunk]:
+    """Give failed chunks of a failed job a fresh budget; finished ones are kept.
 
     The caller dispatches the job after that.
+
+    Args:
+        which: of the failed chunks. The others stay failed, as they are: when the job ends again,
+            they are its gaps. Where it holds for none, nothing changes.
+        by_schedule: count it in the chunks' `redrives`, and leave their messages to the sweeper.
+
+    Returns:
+        The chunks, with the errors that they had.
 
     Raises:
         JobGoneError: there is no such job.
         NotFailedError: it did not fail.
     """
     with changing(job_id) as change:
-        fresh = {"deadline": from_now(DEADLINE), "delay_reason": ""}
-        if not change.move_job(JobStatus.IN_PROGRESS, EventType.JOB_RETRIED, **fresh):
+        if change.job.status != JobStatus.FAILED:
             raise NotFailedError(str(job_id))
+        failed = change.job.chunks.filter(which, status=ChunkStatus.FAILED).order_by("index")
+        chunks = list(failed.only("job_id", "index", "error_code", "error_recoverable"))
+        if not chunks:
+            return []
+        fresh = {"deadline": from_now(DEADLINE), "delay_reason": ""}
+        change.move_job(JobStatus.IN_PROGRESS, EventType.JOB_RETRIED, **fresh)
         Transcript.objects.filter(pk=job_id).delete()
-        failed = change.job.chunks.filter(status=ChunkStatus.FAILED).order_by("index")
-        for index in list(failed.values_list("index", flat=True)):
-            change.move_chunk(
-                index,
-                ChunkStatus.PENDING,
-                EventType.CHUNK_PENDING,
-                {"notBefore": iso_time(timezone.now())},
-                errors=0,
-                crashes=0,
-                not_before=Now(),
-                resend_time=from_now(MESSAGE_PATIENCE),
-                dispatches=0,
-                ended_time=None,
-                duration_seconds=None,
-                error_code="",
-                error_detail="",
-                error_recoverable=None,
-            )
+        for chunk in chunks:
+            _revive(change, chunk.index, by_schedule=by_schedule)
         transaction.on_commit(partial(cache.write_job_through, job_id), robust=True)
+        return chunks
+
+
+def _revive(change: JobChange, index: int, *, by_schedule: bool) -> None:
+    """Let a failed chunk wait for its turn as if it had never been tried, but for `attempts`."""
+    patience = timedelta(0) if by_schedule else MESSAGE_PATIENCE
+    change.move_chunk(
+        index,
+        ChunkStatus.PENDING,
+        EventType.CHUNK_PENDING,
+        {"notBefore": iso_time(timezone.now())},
+        errors=0,
+        crashes=0,
+        redrives=F("redrives") + int(by_schedule),
+        not_before=Now(),
+        resend_time=from_now(patience),
+        dispatches=0,
+        ended_time=None,
+        duration_seconds=None,
+        error_code="",
+        error_detail="",
+        error_recoverable=None,
+    )
 
 
 def delete(job_id: UUID) -> None:

@@ -10,7 +10,7 @@ are still what was selected: it may be interrupted anywhere, and done by many at
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -38,16 +38,19 @@ SCHEDULED_AT_ONCE: Final = 200  # dead letters per sweep: a backlog of days must
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which dead letters: of any of these codes, or the recoverable ones where none is named."""
+    """Which dead letters: of any of these codes, or of one class where no code is named."""
 
     codes: tuple[str, ...] = ()
+    recoverable: bool = True
     older_than: timedelta | None = None
     user_id: str = ""
 
     @property
     def which(self) -> Q:
         """The condition on a chunk."""
-        condition = Q(error_code__in=self.codes) if self.codes else Q(error_recoverable=True)
+        condition = Q(error_recoverable=self.recoverable)
+        if self.codes:
+            condition = Q(error_code__in=self.codes)
         if self.older_than is not None:
             condition &= Q(ended_time__lte=from_now(-self.older_than))
         return condition
@@ -66,6 +69,10 @@ class Tally:
     recoverable: bool
     chunks: int
     jobs: int
+
+    @property
+    def classification(self) -> str:
+        return "recoverable" if self.recoverable else "permanent"
 
 
 def is_known(code: str) -> bool:
@@ -88,7 +95,7 @@ def tally(selection: Selection) -> list[Tally]:
     ]
 
 
-def redrive(selection: Selection) -> Iterator[list[Chunk]]:
+def redrive(selection: Selection) -> Generator[list[Chunk], None, None]:
     """Retry the selected dead letters, one job with each step; the others stay failed.
 
     Each step gives what was retried of one job, for the caller to dispatch and to count. A job is

@@ -17,7 +17,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from jobs import liveness
+from jobs import dead_letters, liveness
+from jobs.finishing import finish_job
 from jobs.models import (
     MAX_CRASHES,
     MESSAGE_PATIENCE,
@@ -32,7 +33,6 @@ from jobs.models import (
     changing,
     from_now,
 )
-from jobs.pipeline import finish_job
 from jobs.results import iso_time
 
 BATCH: Final = 500
@@ -64,6 +64,7 @@ class SweepReport:
     sent: int = 0
     finished: int = 0
     expired: int = 0
+    redriven: int = 0
     broker_away: bool = False
 
     @property
@@ -74,7 +75,8 @@ class SweepReport:
         away = "; the broker is away" if self.broker_away else ""
         return (
             f"{self.released} claims released, {self.sent} chunks sent, "
-            f"{self.finished} jobs finished, {self.expired} past their deadline{away}"
+            f"{self.finished} jobs finished, {self.expired} past their deadline, "
+            f"{self.redriven} retried by schedule{away}"
         )
 
 
@@ -96,6 +98,7 @@ def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) 
     report.expired = _count(_expire, Job.objects.past_deadline()[:BATCH])
     all_ended = Job.objects.all_chunks_ended().values_list("pk", flat=True)
     report.finished = _count(finish_job, all_ended[:BATCH])
+    report.redriven = _count(dead_letters.redrive_due, dead_letters.jobs_due())
     if send is not None:
         _send_due(send, report, everything=everything)
     WorkerProcess.objects.long_gone().delete()

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db.models import Q
 from django.utils import timezone
 
-from jobs import actions, pipeline
+from jobs import actions, finishing
 from jobs.models import (
     Chunk,
     ErasedJob,
@@ -26,6 +27,7 @@ from jobs.models import (
 from jobs.submission import Submission, submit
 from jobs.sweeper import sweep
 from tests import factories
+from tests.dead_letters import die, make_dead_job, statuses
 from tests.helpers import together
 from tests.scripted import ScriptedEngine
 
@@ -115,7 +117,7 @@ def test_a_retry_gives_failed_chunks_a_fresh_budget_and_keeps_the_others() -> No
     for _ in range(4):
         factories.make_due(job.pk)
         factories.fail(factories.claim(job, 1))
-    assert pipeline.finish_job(job.pk)
+    assert finishing.finish_job(job.pk)
     assert job.chunks.get(index=1).attempts == 5
     assert Job.objects.get(pk=job.pk).status == "failed"
     types = list(job.events.order_by("sequence").values_list("type", flat=True))
@@ -141,7 +143,7 @@ def test_a_job_retried_after_its_deadline_is_given_time_to_run() -> None:
     sweep(lambda chunk: None)
     assert job.chunks.get(index=1).status == "pending"
     factories.complete(factories.claim(job, 1), "now")
-    assert pipeline.finish_job(job.pk)
+    assert finishing.finish_job(job.pk)
     assert Transcript.objects.get(job=job).text == "kept now"
 
 
@@ -166,10 +168,57 @@ def test_only_a_failed_job_can_be_retried() -> None:
 def test_ten_retries_at_once_retry_once() -> None:
     job = factories.make_failed_job("kept", None, None)
     results = together(*[lambda: actions.retry(job.pk)] * 10)
-    assert results.count(None) == 1
+    retried = [result for result in results if isinstance(result, list)]
+    assert [[chunk.index for chunk in chunks] for chunks in retried] == [[1, 2]]
     assert sum(isinstance(result, actions.NotFailedError) for result in results) == 9
     assert JobEvent.objects.filter(job=job, type="job.retried").count() == 1
     assert JobEvent.objects.filter(job=job, type="chunk.pending").count() == 2
+
+
+def test_a_retry_of_some_leaves_the_other_failed_chunks_as_they_are() -> None:
+    job = make_dead_job("engine_error", None, "invalid_audio", "engine_error")
+    others = job.chunks.filter(index__in=[1, 2]).order_by("index")
+    before = list(others.values())
+    retried = actions.retry(job.pk, which=Q(error_code="engine_error"))
+    assert [(chunk.index, chunk.error_code) for chunk in retried] == [
+        (0, "engine_error"),
+        (3, "engine_error"),
+    ]
+    assert statuses(job) == ["pending", "completed", "failed", "pending"]
+    assert list(others.values()) == before
+    job.refresh_from_db()
+    assert (job.status, job.completed_time) == ("in_progress", None)
+    for index in (0, 3):
+        factories.complete(factories.claim(job, index), f"again {index}")
+    assert finishing.finish_job(job.pk)
+    job.refresh_from_db()
+    assert job.status == "failed"
+    transcript = Transcript.objects.get(job=job)
+    assert transcript.text == "again 0 kept again 3"
+    assert [(gap["index"], gap["code"]) for gap in transcript.gaps] == [(2, "invalid_audio")]
+    assert list(others.values()) == before
+    types = list(job.events.order_by("sequence").values_list("type", flat=True))
+    assert types.count("job.retried") == 1
+    assert types.count("chunk.pending") == 2
+
+
+def test_a_retry_of_none_changes_nothing() -> None:
+    job = make_dead_job("invalid_audio", None)
+    rows = [Job, Chunk, Transcript, UserJobIndex, UserIndexStamp, JobEvent]
+    before = [list(model.objects.values()) for model in rows]
+    assert actions.retry(job.pk, which=Q(error_recoverable=True)) == []
+    assert [list(model.objects.values()) for model in rows] == before
+
+
+def test_only_the_schedules_retries_count_as_redrives_and_none_takes_them_back() -> None:
+    job = make_dead_job("engine_error", "engine_error")
+    actions.retry(job.pk, which=Q(index=1), by_schedule=True)
+    assert list(job.chunks.order_by("index").values_list("redrives", flat=True)) == [0, 1]
+    die(job, 1, "engine_timeout")
+    assert finishing.finish_job(job.pk)
+    actions.retry(job.pk)
+    assert list(job.chunks.order_by("index").values_list("redrives", flat=True)) == [0, 1]
+    assert statuses(job) == ["pending", "pending"]
 
 
 # --- delete ---
@@ -182,7 +231,7 @@ def test_a_job_in_any_state_is_erased_with_everything_of_it(state: str) -> None:
         factories.claim(job)
     elif state == "failed":
         factories.fail(factories.claim(job), factories.permanent())
-        pipeline.finish_job(job.pk)
+        finishing.finish_job(job.pk)
     elif state == "cancelled":
         actions.cancel(job.pk)
     other = factories.make_completed_job("stays", user_id="bob")
@@ -268,7 +317,7 @@ def test_delete_and_finish_at_the_same_moment_leave_nothing_half() -> None:
         job = factories.make_job(2)
         for index in range(2):
             factories.complete(factories.claim(job, index))
-        together(partial(pipeline.finish_job, job.pk), partial(actions.delete, job.pk))
+        together(partial(finishing.finish_job, job.pk), partial(actions.delete, job.pk))
         assert not Job.objects.filter(pk=job.pk).exists()
         assert not Transcript.objects.filter(pk=job.pk).exists()
         assert not UserJobIndex.objects.filter(pk=job.pk).exists()
