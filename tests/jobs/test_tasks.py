@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -201,6 +202,22 @@ def test_a_worker_that_stops_gives_its_chunks_back_for_nothing(
     worker.start()
     wait_until(lambda: ended(job))
     assert list(job.chunks.values_list("attempts", flat=True)) == [1, 1]
+
+
+@pytest.mark.parametrize(("engine", "queue"), [("pocketsphinx", "local"), ("openai", "chunks")])
+def test_a_chunk_goes_to_the_queue_of_the_engine_that_is_next(engine: str, queue: str) -> None:
+    job = job_with_audio()
+    tasks._send_again(job.pk, 0, claims.Again(seconds=0.0, engine=engine))
+    assert broker().client.llen(f"dramatiq:{queue}") == 1
+    tasks._send_again(job.pk, 0, claims.Again(seconds=5.0, engine=engine))
+    assert broker().client.llen(f"dramatiq:{queue}.DQ") == 1
+
+
+def test_a_wait_while_the_broker_is_away_is_left_to_the_sweeper(
+    redis_elsewhere: Callable[[str], None],
+) -> None:
+    redis_elsewhere("redis://127.0.0.1:1/0")
+    tasks._send_again(uuid4(), 0, claims.Again(seconds=0.0, engine="openai"))
 
 
 # --- the actors, called as functions ---

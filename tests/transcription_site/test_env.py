@@ -66,6 +66,13 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
         ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE is 'parrot', not one of "),
         ({"ASR_ENGINE": "openai"}, "ASR_ENGINE=openai needs OPENAI_API_KEY"),
+        ({"ASR_FALLBACK": "parrot"}, "ASR_FALLBACK names 'parrot', not one of "),
+        ({"ASR_FALLBACK": "pocketsphinx,openai"}, "ASR_FALLBACK names openai, which needs"),
+        (
+            {"ENGINE_DEADLINE_SECONDS": "60", "LEASE_SECONDS": "60"},
+            "LEASE_SECONDS must be above ENGINE_DEADLINE_SECONDS",
+        ),
+        ({"BREAKER_SECONDS": "0"}, "BREAKER_SECONDS is '0'"),
         ({"DATABASE_URL": "mysql://host/name"}, "DATABASE_URL must begin with one of postgres"),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL must begin with one of redis"),
         ({"SECRET_KEY": "a", "SECRET_KEY_FILE": "b"}, "SECRET_KEY and SECRET_KEY_FILE are both"),
@@ -83,6 +90,12 @@ def test_a_wrong_address_is_not_repeated_with_its_password(dotenv):
     with pytest.raises(InvalidEnvironmentError) as caught:
         load({"DATABASE_URL": "mysql://user:hunter2@host/name"}, dotenv)
     assert "hunter2" not in str(caught.value)
+
+
+def test_engines_that_stand_in_are_named_in_order(dotenv):
+    env = load({"ASR_FALLBACK": " openai, pocketsphinx,", "OPENAI_API_KEY": "k"}, dotenv)
+    assert env.fallback_engines == ("openai", "pocketsphinx")
+    assert load({}, dotenv).fallback_engines == ()
 
 
 def test_an_openai_server_of_ones_own_needs_no_key(dotenv):
