@@ -40,7 +40,7 @@ class Hit:
     number: int  # of the calls with this file, from 1 on
     port: int  # of the client
     time: float
-    ended: float | None = None  # when the answer was out, or the client had hung up
+    ended: float | None = None  # when all was answered, or the client had hung up
     status: int | None = None  # None while there is no answer, and if there was none
     sent: int = 0  # bytes of the body that the client took, or that were on their way to it
 
@@ -195,6 +195,8 @@ class EngineServer:
 
     def end(self, hit: Hit) -> None:
         with self._changed:
+            if hit.ended is not None:
+                return
             hit.ended = time.monotonic()
             self.in_flight -= 1
             self._changed.notify_all()
@@ -293,8 +295,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = answer.body if answer.body is not None else _body(hit.digest, answer.status)
             self._send_head(hit, answer, len(body))
             for start in range(0, len(body), _PIECE):
-                self.wfile.write(body[start : start + _PIECE])
-                hit.sent += len(body[start : start + _PIECE])
+                piece = body[start : start + _PIECE]
+                hit.sent += len(piece)
+                if hit.sent == len(body):  # before the client can know, and ask for the log
+                    self.server.engine.end(hit)
+                self.wfile.write(piece)
 
     def _send_head(self, hit: Hit, answer: Answer, length: int) -> None:
         self.send_response(answer.status)
