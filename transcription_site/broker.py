@@ -12,55 +12,20 @@ from typing import Any, Final
 
 import redis
 from django.conf import settings
-from dramatiq import Worker
+from dramatiq import Message, Worker
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import GroupCallbacks, Middleware, Retries
 from dramatiq.rate_limits.backends import RedisBackend
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.retry import Retry
+
+from jobs.crashpoints import crashpoint
+from jobs.redis_clients import impatient_client, patient_client
+from transcription_site import watchdog
 
 BARRIER_TTL_MS: Final = 7 * 24 * 3600 * 1000
+SHUTDOWN_MARGIN_SECONDS: Final = 10.0  # beyond what Dramatiq grants its threads
 MAINTENANCE_CHANCE: Final = 100_000  # of a million commands; reclaims a dead worker's messages
-
-
-def impatient_client(url: str) -> redis.Redis:
-    """For who only sends (web, commands): a caller waits, so fail within a second or so.
-
-    The row is stored by then; the sweeper sends what could not be sent.
-    """
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=64,
-        timeout=1,
-        socket_timeout=1,
-        socket_connect_timeout=1,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return redis.Redis(connection_pool=pool)
-
-
-def patient_client(url: str) -> redis.Redis:
-    """For workers: masks short outages, and blocks when all connections are taken.
-
-    A time-out is not retried: the scripts are not idempotent, and a second EVALSHA after a lost
-    reply fetches or enqueues twice. redis-py's default pool fails above 100 connections instead
-    of blocking, which lost 855 of 1000 messages that failed at the same moment.
-    """
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=64,
-        timeout=30,
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        retry=Retry(
-            ExponentialWithJitterBackoff(base=0.01, cap=1),
-            10,
-            supported_errors=(redis.ConnectionError,),
-        ),
-    )
-    return redis.Redis(connection_pool=pool)
 
 
 class SafeConsumer(_RedisConsumer):
@@ -93,6 +58,13 @@ class SafeRedisBroker(RedisBroker):
         self.client = client
         self.scripts = {name: client.register_script(text) for name, text in scripts.items()}
 
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Send a message; every one goes through here, also those of groups and retries."""
+        crashpoint("before-send")
+        sent: Message[Any] = super().enqueue(message, delay=delay)
+        crashpoint("after-send")
+        return sent
+
     def _dispatch(self, command: str) -> Callable[..., Any]:
         """Dramatiq survives a ConnectionError, but a TimeoutError ends its threads."""
         inner = super()._dispatch(command)  # type: ignore[no-untyped-call]
@@ -109,9 +81,12 @@ class SafeRedisBroker(RedisBroker):
 class WorkerLife(Middleware):
     """What a process does when it becomes a worker, and when it ceases to be one."""
 
+    _watchdog: watchdog.Watchdog | None = None
+
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         from jobs import interruption, liveness  # noqa: PLC0415  (models are not loaded before)
 
+        watchdog.stop_only_once()
         if isinstance(broker, SafeRedisBroker):
             broker.use(patient_client(settings.BROKER_URL))
         interruption.resume()
@@ -121,13 +96,19 @@ class WorkerLife(Middleware):
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         from jobs import tasks  # noqa: PLC0415
+        from jobs.management.commands.run_worker import SHUTDOWN_MS  # noqa: PLC0415
 
+        client = impatient_client(settings.BROKER_URL)
+        limit = SHUTDOWN_MS / 1000 + SHUTDOWN_MARGIN_SECONDS
+        self._watchdog = watchdog.start(worker, client, limit=limit)
         # A predecessor that was killed on this host left its chunks: take them up at once.
         tasks.sweep_at_boot()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         from jobs import interruption  # noqa: PLC0415
 
+        if self._watchdog is not None:
+            self._watchdog.stop()
         interruption.interrupt()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:

@@ -37,7 +37,7 @@ class Command(BaseCommand):
     help = (
         "Runs the worker of one queue until it is stopped. SIGTERM interrupts the recognitions "
         "that run and gives their claims back at no cost; what is just being written has 60 s to "
-        "end. A second one drops that too, and the sweeper puts it back to work."
+        "end. SIGKILL drops that too, and the sweeper puts it back to work."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
