@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tests.faults.history import Line, of_kind
 
-OVERDUE_SECONDS: Final = 60.0  # a chunk that waits longer than that for nothing is forgotten
+OVERDUE_SECONDS: Final = 120.0  # a chunk that waits longer than that for nothing is forgotten
 JOB_ENDS: Final = ("completed", "failed", "cancelled")
 # What may follow what: written down here once more, so that the service is not its own judge.
 CHUNK_MOVES: Final = {

@@ -23,12 +23,11 @@ class Outcome:
 
     @property
     def row(self) -> tuple[str, str]:
-        """The row's number and what it is about, from the test's name."""
-        name = re.sub(r"\[\d+\]$", "", self.test)
-        found = re.match(r"test_row_(\d+)_(\w+)(.*)", name)
+        """The row's number and what it is about, from the test's name without its parameters."""
+        found = re.match(r"test_row_(\d+)_(\w+)", self.test)
         if found is None:
-            return "-", name.removeprefix("test_").replace("_", " ")
-        return str(int(found[1])), found[2].replace("_", " ") + found[3]
+            return "-", self.test.removeprefix("test_").replace("_", " ")
+        return str(int(found[1])), found[2].replace("_", " ")
 
 
 def table(outcomes: Iterable[Outcome], database: str) -> Iterator[str]:

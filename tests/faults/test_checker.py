@@ -243,7 +243,7 @@ def has_a_claim_whose_lease_ran_out(lines: list[Line]) -> None:
 
 
 def has_a_chunk_that_waits_for_ever(lines: list[Line]) -> None:
-    waits(lines, status="pending", not_before=NOW - 100)
+    waits(lines, status="pending", not_before=NOW - 200)
 
 
 def ends_before_its_chunks(lines: list[Line]) -> None:
