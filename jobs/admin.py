@@ -9,23 +9,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django_dramatiq.models import Task
 
-from jobs import actions, tasks
+from jobs import actions
+from jobs.admin_base import ACTED_ON_AT_ONCE, ReadOnly, Sender, job_link, say, unbroken
+from jobs.admin_dead_letters import DeadLetterAdmin
 from jobs.admin_lists import (
     AgeFilter,
-    BoundedPaginator,
     EngineFilter,
     ErrorCodeFilter,
     UserFilter,
@@ -35,6 +34,7 @@ from jobs.admin_lists import (
 from jobs.models import (
     AuthToken,
     Chunk,
+    DeadLetter,
     Job,
     JobEvent,
     JobGoneError,
@@ -42,29 +42,10 @@ from jobs.models import (
     WorkerProcess,
 )
 
-ACTED_ON_AT_ONCE: Final = 500
-
 # Dramatiq's own table is not filled: the rows of jobs and chunks are the truth.
 admin.site.unregister(Task)
 
-
-class ReadOnly:
-    """Pages that only show. Django asks these before it offers or takes anything."""
-
-    paginator: Any = BoundedPaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # they count all rows
-    list_per_page = 50
-    list_max_show_all = 200
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+admin.site.register(DeadLetter, DeadLetterAdmin)
 
 
 class PartOfJob(ReadOnly):
@@ -74,11 +55,6 @@ class PartOfJob(ReadOnly):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("jobs.view_job")
-
-
-def unbroken(value: object) -> SafeString:
-    """The value in one line, however narrow its column."""
-    return format_html('<span style="white-space: nowrap">{}</span>', value)
 
 
 class ChunkInline(PartOfJob, admin.TabularInline):  # type: ignore[type-arg]
@@ -103,17 +79,6 @@ class EventInline(PartOfJob, admin.TabularInline):  # type: ignore[type-arg]
     template = "admin/jobs/job/events.html"
     fields = ("sequence",)
     ordering = ("sequence",)
-
-
-class Sender:
-    """Sends jobs' messages until the broker fails once: a page does not wait for every job."""
-
-    def __init__(self) -> None:
-        self.broker_away = False
-
-    def __call__(self, job_id: UUID) -> bool:
-        self.broker_away = self.broker_away or not tasks.dispatch(job_id)
-        return not self.broker_away
 
 
 @admin.register(Job)
@@ -192,9 +157,7 @@ class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
             return None
 
         self._act(request, queryset, "retried", act)
-        if send.broker_away:
-            away = "The broker is away: retried chunks start when it is back."
-            self.message_user(request, away, messages.WARNING)
+        send.tell(self, request)
 
     @admin.action(description="Cancel", permissions=["operate"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
@@ -238,9 +201,7 @@ class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
             acted += 1
             self.log_change(request, job, done.capitalize())
         skipped[f"beyond {ACTED_ON_AT_ONCE} at once"] = queryset.count() - acted - skipped.total()
-        reasons = ", ".join(f"{number} {reason}" for reason, number in (+skipped).items())
-        message = f"{acted} {done}" + (f"; skipped: {reasons}." if reasons else ".")
-        self.message_user(request, message, messages.WARNING if reasons else messages.SUCCESS)
+        say(self, request, f"{acted} {done}", skipped)
 
     # Deleting: never by Django's cascade, which knows nothing of files, cache and tombstones.
 
@@ -301,8 +262,7 @@ class ChunkAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="job")
     def of_job(self, chunk: Chunk) -> SafeString:
-        address = reverse("admin:jobs_job_change", args=[chunk.job_id])
-        return format_html('<a href="{}">{}</a>', address, chunk.job_id)
+        return job_link(chunk.job_id)
 
 
 @admin.register(WorkerProcess)

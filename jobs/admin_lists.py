@@ -20,7 +20,7 @@ from django.http import HttpRequest
 from jobs.models import Chunk, UserIndexStamp, from_now
 
 COUNTED: Final = 10_000  # a list counts and pages no further
-OFFERED: Final = 2_000  # the newest rows whose values a filter offers
+OFFERED: Final = 2_000  # the first rows of a list whose values a filter offers
 FOUND_USERS: Final = 200
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(hours=24)
@@ -36,12 +36,11 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class RecentValuesFilter(admin.SimpleListFilter):
-    """Offers the values of the newest rows, the most frequent first; to find all is too slow."""
+    """Offers the values of the list's first rows, the most frequent first; all is too slow."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        newest = model_admin.model.objects.order_by("-pk").values_list(
-            self.parameter_name, flat=True
-        )
+        rows = model_admin.get_queryset(request).order_by(*model_admin.ordering)
+        newest = rows.values_list(self.parameter_name, flat=True)
         values = [value for value, _ in Counter(filter(None, newest[:OFFERED])).most_common(15)]
         chosen = self.value()
         if chosen and chosen not in values:
@@ -93,14 +92,18 @@ def id_bounds(term: str) -> tuple[UUID, UUID] | None:
     return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
+def users_starting_with(term: str) -> list[str]:
+    """A list and no subquery: databases join two indexes by OR only for plain values."""
+    starting = UserIndexStamp.objects.filter(pk__startswith=term).values_list("pk", flat=True)
+    return list(starting[:FOUND_USERS])
+
+
 def matching_jobs(term: str) -> Q:
     """Jobs by the beginning of their id, user or an audio path, each found by an index."""
     by_path = Q(pk__in=Chunk.objects.filter(audio_path__startswith=term).values("job_id"))
     if "/" in term:
         return by_path
-    starting = UserIndexStamp.objects.filter(pk__startswith=term).values_list("pk", flat=True)
-    # A list and no subquery: databases join two indexes by OR only for plain values.
-    users, bounds = list(starting[:FOUND_USERS]), id_bounds(term)
+    users, bounds = users_starting_with(term), id_bounds(term)
     if not users and not bounds:
         return by_path
     of_users = Q(user_id__in=users)
@@ -113,3 +116,10 @@ def matching_chunks(term: str) -> Q:
     if bounds:
         return Q(job_id__gte=bounds[0], job_id__lte=bounds[1])
     return Q(audio_path__startswith=term)
+
+
+def matching_dead_letters(term: str) -> Q:
+    """Chunks as above, or by the beginning of their user's name."""
+    users = [] if "/" in term else users_starting_with(term)
+    found = matching_chunks(term)
+    return found | Q(job__user_id__in=users) if users else found

@@ -10,11 +10,12 @@ from typing import Any, Final, cast
 
 import dramatiq
 from django.contrib.admin import AdminSite
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from jobs import engines, tasks
+from jobs.admin_lists import COUNTED
 from jobs.models import Chunk, Job, JobStatus, WorkerProcess
 
 DAY: Final = timedelta(hours=24)
@@ -57,6 +58,8 @@ class SystemNow:
     longest_wait: str
     jobs: list[tuple[str, str, int]]
     """Status, its label and the number of jobs submitted within the last 24 hours."""
+    dead_letters: list[tuple[str, str]]
+    """Class and number of the chunks that failed for good."""
 
     @property
     def broker_away(self) -> bool:
@@ -77,6 +80,7 @@ def system_now() -> SystemNow:
         waits_longest=oldest,
         longest_wait=spoken(oldest.waited) if oldest else "",  # type: ignore[attr-defined]
         jobs=_jobs_of_a_day(),
+        dead_letters=_dead_letters(),
     )
 
 
@@ -99,6 +103,18 @@ def _jobs_of_a_day() -> list[tuple[str, str, int]]:
     counted = Job.objects.submitted_within(DAY).order_by().values_list("status")
     numbers = Counter(dict(counted.annotate(Count("pk"))))
     return [(status.value, str(status.label), numbers[status]) for status in JobStatus]
+
+
+def _dead_letters() -> list[tuple[str, str]]:
+    dead = Chunk.objects.dead_letters()
+    classes = {"recoverable": dead.recoverable(), "permanent": dead.permanent()}
+    return [(name, _number(chunks)) for name, chunks in classes.items()]
+
+
+def _number(rows: QuerySet[Any]) -> str:
+    """Counted no further than a list pages."""
+    number = rows.order_by().values("pk")[:COUNTED].count()
+    return f"{number}" if number < COUNTED else f"{COUNTED} or more"
 
 
 def spoken(wait: timedelta) -> str:

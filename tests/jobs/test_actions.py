@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -204,7 +205,7 @@ def test_a_retry_of_some_leaves_the_other_failed_chunks_as_they_are() -> None:
 
 def test_a_retry_of_none_changes_nothing() -> None:
     job = make_dead_job("invalid_audio", None)
-    rows = [Job, Chunk, Transcript, UserJobIndex, UserIndexStamp, JobEvent]
+    rows: list[Any] = [Job, Chunk, Transcript, UserJobIndex, UserIndexStamp, JobEvent]
     before = [list(model.objects.values()) for model in rows]
     assert actions.retry(job.pk, which=Q(error_recoverable=True)) == []
     assert [list(model.objects.values()) for model in rows] == before
