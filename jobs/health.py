@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import dramatiq
@@ -26,16 +27,27 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from jobs import engines, storage
+from asr.breaker import Health
+from jobs import breakers, engines, storage
 from jobs.models import WorkerProcess
 
 Part = dict[str, Any]
 
+# Why a part does not answer; the more special kinds first.
+REASONS: Final[dict[type[Exception], str]] = {
+    DatabaseError: "database_unavailable",
+    redis.TimeoutError: "stalled",
+    redis.BusyLoadingError: "loading",
+    redis.AuthenticationError: "credentials_refused",
+    redis.ConnectionError: "away",
+    OSError: "storage_unavailable",
+}
+
 
 class PartSerializer(serializers.Serializer[Any]):
-    """One thing that the service needs; `reason` says why it is down."""
+    """One thing that the service needs; `reason` says why it is not up."""
 
-    status = serializers.ChoiceField(["up", "down"])
+    status = serializers.ChoiceField(["up", "degraded", "down"])
     reason = serializers.CharField(required=False)
 
 
@@ -52,9 +64,12 @@ class BrokerPartSerializer(PartSerializer):
 
 
 class EnginePartSerializer(PartSerializer):
-    """The engine of jobs that name none."""
+    """The engine of jobs that name none; `breaker` is left out while the broker, which keeps it,
+    is away.
+    """
 
     name = serializers.CharField()
+    breaker = serializers.ChoiceField(list(Health), required=False)
 
 
 class WorkersPartSerializer(PartSerializer):
@@ -124,18 +139,19 @@ def healthz(request: Request) -> Response:
 def readyz(request: Request) -> Response:
     """200 `ok` or `degraded`, 503 `down` (database or storage away), with each part's state.
 
-    It never calls an engine: `engine` is configuration.
+    It never calls an engine: `engine` is configuration and the breaker's state.
     """
+    broker = _part(_broker)
     parts = {
         "database": _part(_database),
-        "broker": _part(_broker),
+        "broker": broker,
         "cache": _part(_cache),
         "storage": _part(_storage),
-        "engine": _part(_engine),
+        "engine": _part(partial(_engine, with_breaker=broker["status"] == "up")),
         "workers": _part(_workers),
     }
     vital = (parts["database"], parts["storage"])
-    if any(part["status"] != "up" for part in vital):
+    if any(part["status"] == "down" for part in vital):
         status = "down"
     elif any(part["status"] != "up" for part in parts.values()):
         status = "degraded"
@@ -147,10 +163,9 @@ def readyz(request: Request) -> Response:
 def _part(probe: Callable[[], Part]) -> Part:
     try:
         return probe()
-    except DatabaseError:
-        return {"status": "down", "reason": "database_unavailable"}
-    except (redis.RedisError, OSError) as error:
-        return {"status": "down", "reason": type(error).__name__}
+    except (DatabaseError, redis.RedisError, OSError) as error:
+        named = [reason for kind, reason in REASONS.items() if isinstance(error, kind)]
+        return {"status": "down", "reason": named[0] if named else type(error).__name__}
 
 
 def _database() -> Part:
@@ -161,10 +176,13 @@ def _database() -> Part:
 
 def _broker() -> Part:
     client = cast("RedisBroker", dramatiq.get_broker()).client
-    policy = client.info("memory").get("maxmemory_policy")
+    memory = client.info("memory")
+    policy, limit = memory.get("maxmemory_policy"), memory.get("maxmemory", 0)
     if policy not in {None, "noeviction"}:
         # Redis would drop messages when it is full, and say nothing.
         return {"status": "down", "reason": "broker_eviction_policy", "policy": policy}
+    if 0 < limit <= memory["used_memory"]:
+        return {"status": "down", "reason": "broker_full"}  # it takes no messages
     return {"status": "up"}
 
 
@@ -174,16 +192,29 @@ def _cache() -> Part:
 
 
 def _storage() -> Part:
-    if storage.is_there():
-        return {"status": "up"}
-    return {"status": "down", "reason": "storage_unavailable"}
+    if not storage.is_there():
+        return {"status": "down", "reason": "storage_unavailable"}
+    if storage.is_full():
+        return {"status": "degraded", "reason": "disk_full"}  # jobs with paths go on
+    return {"status": "up"}
 
 
-def _engine() -> Part:
+def _engine(*, with_breaker: bool) -> Part:
+    """With the broker away there is no breaker but that of each worker process."""
     name = settings.ASR_ENGINE
-    if name in engines.configured():
+    if name not in engines.configured():
+        return {"status": "down", "reason": "engine_misconfigured", "name": name}
+    if not with_breaker:
         return {"status": "up", "name": name}
-    return {"status": "down", "reason": "engine_misconfigured", "name": name}
+    breaker = breakers.state(name)
+    if breaker == Health.CLOSED:
+        return {"status": "up", "name": name, "breaker": breaker}
+    return {
+        "status": "degraded",
+        "reason": "engine_unavailable",
+        "name": name,
+        "breaker": breaker,
+    }
 
 
 def _workers() -> Part:

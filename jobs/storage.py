@@ -23,6 +23,9 @@ from asr.errors import AsrError, AudioRejected
 
 UPLOADS: Final = "uploads"  # the folder of a user's own uploads, beneath the user's folder
 MAX_PATH_BYTES: Final = 1024  # more would not fit into the index on it
+# Room for a job of the largest uploads and its transcript; on a small disk a hundredth of it.
+LITTLE_ROOM_BYTES: Final = 200_000_000
+LITTLE_ROOM_SHARE: Final = 0.01
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG}
 
@@ -202,6 +205,18 @@ def folder_of_uploads(user_id: str, job_id: UUID) -> Path:
 def is_there() -> bool:
     """Whether the audio root can be read and written."""
     return os.access(settings.AUDIO_ROOT, os.R_OK | os.W_OK | os.X_OK)
+
+
+def is_full() -> bool:
+    """Whether uploads will soon find no room, or do not already.
+
+    Raises:
+        OSError: the storage fails.
+    """
+    disk = os.statvfs(settings.AUDIO_ROOT)
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    no_names_left = disk.f_files > 0 and disk.f_favail == 0
+    return no_names_left or free < min(LITTLE_ROOM_BYTES, size * LITTLE_ROOM_SHARE)
 
 
 def _open_beneath(root: Path, relative: Path) -> int:

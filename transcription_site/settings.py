@@ -186,7 +186,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "ChunkStatusEnum": "jobs.models.ChunkStatus",
-        "PartStatusEnum": ["up", "down"],
+        "PartStatusEnum": ["up", "degraded", "down"],
     },
 }
 DJANGO_GUID = {

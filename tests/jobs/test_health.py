@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+import redis
+from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 from django.db.utils import InterfaceError
 from rest_framework.test import APIClient
 
-from jobs import engines
+from asr.breaker import FAILURES_TO_OPEN
+from jobs import breakers, engines, storage
 from jobs.models import WorkerProcess, from_now
+from tests.factories import put_audio
 from tests.helpers import broker
 from tests.scripted import ScriptedEngine
+from tests.servers import start_redis
 
 pytestmark = pytest.mark.django_db
 PARTS = {"database", "broker", "cache", "storage", "engine", "workers"}
@@ -82,8 +94,72 @@ def test_with_redis_away_it_is_degraded(
     redis_elsewhere("redis://127.0.0.1:1/0")
     code, body = readyz(anybody)
     assert (code, body["status"]) == (200, "degraded")
-    assert (body["broker"]["status"], body["cache"]["status"]) == ("down", "down")
+    assert body["broker"] == body["cache"] == {"status": "down", "reason": "away"}
     assert body["database"]["status"] == "up"
+
+
+@pytest.fixture
+def frozen_redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis that is stopped: it takes connections and says nothing."""
+    with ExitStack() as stack:
+        url = start_redis(stack, tmp_path)
+        with redis.Redis.from_url(url) as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        stack.callback(os.kill, pid, signal.SIGCONT)
+        yield url
+
+
+def test_with_redis_stalled_it_says_so_and_does_not_stall_itself(
+    anybody: APIClient,
+    workers: None,
+    frozen_redis: str,
+    redis_elsewhere: Callable[[str], None],
+    script: ScriptedEngine,
+) -> None:
+    redis_elsewhere(frozen_redis)
+    began = time.monotonic()
+    code, body = readyz(anybody)
+    assert time.monotonic() - began < 4  # 1.3 s on a machine that is not busy
+    assert (code, body["status"]) == (200, "degraded")
+    assert body["broker"] == body["cache"] == {"status": "down", "reason": "stalled"}
+    assert body["engine"] == {"status": "up", "name": "pocketsphinx"}, "its breaker is not known"
+
+
+@pytest.mark.parametrize("password", ["", ":wrong@"])
+def test_a_redis_that_wants_another_password_is_told_apart(
+    anybody: APIClient,
+    workers: None,
+    tmp_path: Path,
+    redis_elsewhere: Callable[[str], None],
+    password: str,
+) -> None:
+    with ExitStack() as stack:
+        url = urlsplit(start_redis(stack, tmp_path))
+        with redis.Redis.from_url(url.geturl()) as client:
+            client.config_set("requirepass", "right")
+        redis_elsewhere(url._replace(netloc=f"{password}{url.netloc}").geturl())
+        assert readyz(anybody)[1]["broker"] == {"status": "down", "reason": "credentials_refused"}
+
+
+@pytest.mark.usefixtures("redis_is_empty")
+@pytest.mark.django_db(transaction=True)
+def test_a_redis_without_room_is_told_and_jobs_are_taken_in(
+    alice: APIClient, workers: None
+) -> None:
+    client = broker().client
+    client.config_set("maxmemory", 1)
+    try:
+        _, body = readyz(alice)
+        accepted = alice.post("/transcribe", {"audioChunkPaths": [put_audio("alice/a.wav")]})
+        result = alice.get(accepted["Location"]).json()
+    finally:
+        client.config_set("maxmemory", 0)
+    assert (body["status"], body["broker"]["status"]) == ("degraded", "down")
+    assert body["broker"]["reason"] == "broker_full"
+    assert accepted.status_code == 202
+    assert (result["delayed"], result["delayReason"]) == (True, "queue_unavailable")
+    assert readyz(alice)[1]["broker"] == {"status": "up"}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -115,7 +191,67 @@ def test_without_its_audio_root_it_is_down(
 ) -> None:
     settings.AUDIO_ROOT = audio_root / "gone"
     code, body = readyz(anybody)
-    assert (code, body["status"], body["storage"]["status"]) == (503, "down", "down")
+    assert (code, body["status"]) == (503, "down")
+    assert body["storage"] == {"status": "down", "reason": "storage_unavailable"}
+
+
+def test_with_hardly_any_room_for_audio_it_is_degraded(
+    anybody: APIClient, workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LITTLE_ROOM_BYTES", 1 << 62)
+    monkeypatch.setattr(storage, "LITTLE_ROOM_SHARE", 1.0)  # no disk is as empty as that
+    code, body = readyz(anybody)
+    assert (code, body["status"]) == (200, "degraded")
+    assert body["storage"] == {"status": "degraded", "reason": "disk_full"}
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "names", "full"),
+    [
+        (199, 1 << 40, 5, True),  # megabytes
+        (201, 1 << 40, 5, False),
+        (4, 500, 5, True),
+        (6, 500, 5, False),
+        (201, 1 << 40, 0, True),
+    ],
+)
+def test_little_room_is_200_mb_and_on_a_small_disk_a_hundredth(
+    monkeypatch: pytest.MonkeyPatch, free: int, size: int, names: int, full: bool
+) -> None:
+    values = {"f_bavail": free, "f_blocks": size, "f_frsize": 10**6, "f_files": 9}
+    disk = SimpleNamespace(**values, f_favail=names)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    assert storage.is_full() is full
+
+
+def test_a_disk_without_a_count_of_names_is_not_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SimpleNamespace(f_bavail=900, f_blocks=999, f_frsize=10**6, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    assert storage.is_full() is False
+
+
+def test_an_engine_that_is_down_degrades_until_a_probe_finds_it_well(
+    anybody: APIClient, workers: None, script: ScriptedEngine
+) -> None:
+    name = settings.ASR_ENGINE
+    up = {"status": "up", "name": name, "breaker": "closed"}
+    assert readyz(anybody)[1]["engine"] == up
+    for _ in range(FAILURES_TO_OPEN):
+        with breakers.admit(name) as call:
+            call.failed()
+
+    code, body = readyz(anybody)
+    assert (code, body["status"]) == (200, "degraded")
+    unavailable = {"status": "degraded", "reason": "engine_unavailable", "name": name}
+    assert body["engine"] == unavailable | {"breaker": "open"}
+
+    state, now = breakers.store().read(name)
+    assert breakers.store().swap(name, state, replace(state, open_until=now - 1))
+    with breakers.admit(name) as probe:
+        assert readyz(anybody)[1]["engine"] == unavailable | {"breaker": "probing"}
+        probe.succeeded()
+    assert readyz(anybody)[1]["engine"] == up
+    assert script.calls == []
 
 
 def test_an_engine_that_is_not_configured_degrades(
