@@ -30,7 +30,7 @@ def client(base_url: str) -> httpx2.Client:
     """A client for many threads. A request's timeout in seconds bounds it from start to end.
 
     The environment's proxy for `base_url` is honoured. Answers over 10 MB, and compressed ones
-    (which may hide any size), are refused as network errors.
+    (which may hide any size), are refused: `refused_answer` tells them from a network's errors.
     """
     return httpx2.Client(
         transport=_DeadlineTransport(
@@ -41,6 +41,11 @@ def client(base_url: str) -> httpx2.Client:
         ),
         headers={"Accept-Encoding": "identity"},
     )
+
+
+def refused_answer(error: Exception) -> bool:
+    """Whether the error came of an answer that this client refused, and not of the network."""
+    return isinstance(error.__cause__, httpx2.DecodingError)
 
 
 class _Call(threading.local):
@@ -96,7 +101,7 @@ class _DeadlineStream(httpcore2.NetworkStream):
                 data = self._stream.read(max_bytes, min(remaining, _SLICE_SECONDS))
                 _call.bytes_left -= len(data)
                 if _call.bytes_left < 0:
-                    raise httpcore2.ReadError("the answer is too large")
+                    raise httpx2.DecodingError("the answer is too large")
                 return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

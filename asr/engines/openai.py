@@ -102,6 +102,8 @@ class OpenAIEngine(TranscriptionService):
         client = self._connected()
         import openai  # noqa: PLC0415  (heavy; loaded by the line above)
 
+        from asr import deadline_http  # noqa: PLC0415
+
         timeout = max(0.0, deadline - time.monotonic())
         try:
             response = client.audio.transcriptions.with_raw_response.create(
@@ -111,7 +113,10 @@ class OpenAIEngine(TranscriptionService):
             raise EngineUnavailable("engine_timeout", "the engine did not answer in time") from None
         except openai.APIStatusError as error:
             raise _sorted(error) from None
-        except openai.OpenAIError:
+        except openai.OpenAIError as error:
+            if deadline_http.refused_answer(error):
+                detail = "the engine's answer is too large or compressed"
+                raise EngineUnavailable("engine_bad_response", detail) from None
             raise EngineUnavailable("engine_error", "the engine cannot be reached") from None
         return response.content
 

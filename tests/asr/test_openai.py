@@ -241,14 +241,14 @@ def test_an_endless_answer_is_cut_off(vendor: Vendor, engine: OpenAIEngine) -> N
             handler.wfile.write(b" " * 100_000)
 
     vendor.answer = endless
-    assert failure(engine).code == "engine_error"
+    assert failure(engine).code == "engine_bad_response"
 
 
 def test_a_compressed_answer_is_not_unpacked(vendor: Vendor, engine: OpenAIEngine) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     for status in (200, 400):
         vendor.says(status, bomb, Content_Encoding="gzip")
-        assert failure(engine).code == "engine_error"
+        assert failure(engine).code == "engine_bad_response"
 
 
 def test_a_server_that_hangs_up_or_is_not_there_is_unavailable(

@@ -121,7 +121,7 @@ def test_the_log_tells_how_much_of_a_huge_answer_was_taken(
     server: EngineServer, engine: OpenAIEngine, audio: Audio
 ) -> None:
     server.plan = lambda hit: scripted.HUGE
-    assert fault(engine, audio) == "engine_error"
+    assert fault(engine, audio) == "engine_bad_response"
 
     server.wait(lambda: server.in_flight == 0, 20)
     assert 10_000_000 < server.hits[0].sent < 25_000_000  # and what the sockets hold
