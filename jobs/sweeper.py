@@ -1,6 +1,6 @@
 """The sweeper: finds whatever no message points at any more. Safe many times at once.
 
-It is the code of `manage.py requeue_pending`, run at boot and every 15 seconds. A healthy system
+It is the code of `manage.py requeue_pending`, run at boot and every 5 seconds. A healthy system
 never waits for it.
 """
 
@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -104,6 +104,29 @@ def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) 
     WorkerProcess.objects.long_gone().delete()
     IdempotencyKey.objects.expired().delete()
     return report
+
+
+def mark_delayed() -> int:
+    """Say of jobs with chunks due that they wait for the broker, which is away; how many.
+
+    The claim of any of its chunks says that the job goes on.
+    """
+    waiting = Job.objects.in_progress().filter(
+        Exists(Chunk.objects.due().filter(job=OuterRef("pk"))), delay_reason=""
+    )
+    return _count(_delay, waiting.values_list("pk", flat=True)[:BATCH])
+
+
+def _delay(job_id: UUID) -> bool:
+    """Under the job's lock: its chunks may have been claimed since."""
+    try:
+        with changing(job_id) as change:
+            delayed = not change.job.delay_reason and change.job.chunks.due().exists()
+            if delayed:
+                change.delay("queue_unavailable")
+            return delayed
+    except JobGoneError:
+        return False
 
 
 def _count(act: Callable[[T], bool], things: Iterable[T]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Final, cast
 from uuid import UUID
 
@@ -105,16 +106,22 @@ def sweep_at_boot() -> None:
         logger.exception("The sweep at boot failed; the sweeper will do it")
 
 
-def broker_was_emptied() -> bool:
-    """Whether Redis has lost what was in it since this was last asked; then all is to be sent.
+class BrokerState(StrEnum):
+    """How the broker was found."""
 
-    Waiting for lost messages doubles its patience, this does not wait.
-    """
+    READY = "ready"
+    EMPTIED = "emptied"  # since it was last looked at: all is to be sent, without more patience
+    AWAY = "away"  # or it takes nothing
+
+
+def look_at_broker() -> BrokerState:
+    """Write a marker into the broker, and see whether it was still there."""
     try:
         client = cast("RedisBroker", dramatiq.get_broker()).client
-        return bool(client.set(MARKER, "1", nx=True))
+        emptied = client.set(MARKER, "1", nx=True)
     except redis.RedisError:
-        return False
+        return BrokerState.AWAY
+    return BrokerState.EMPTIED if emptied else BrokerState.READY
 
 
 @contextmanager

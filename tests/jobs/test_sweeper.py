@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from jobs import pipeline, sweeper
+from jobs import actions, finishing, sweeper
 from jobs.models import (
     Chunk,
     IdempotencyKey,
@@ -18,6 +19,7 @@ from jobs.models import (
     JobEvent,
     Transcript,
     WorkerProcess,
+    changing,
     from_now,
 )
 from jobs.sweeper import DueChunk, sweep
@@ -215,6 +217,75 @@ def test_when_the_broker_is_away_all_that_was_not_sent_is_tried_again_next_time(
     assert [due.index for due in sent] == [2, 3, 4]
 
 
+# --- the broker is away ---
+
+
+def delay_of(job: Job) -> tuple[str, list[str]]:
+    """Why it is delayed, and what was told of that."""
+    events = JobEvent.objects.filter(job=job, type__in=("job.delayed", "job.resumed"))
+    told = list(events.order_by("sequence").values_list("type", flat=True))
+    return Job.objects.get(pk=job.pk).delay_reason, told
+
+
+def test_jobs_with_chunks_that_are_due_are_said_to_be_delayed_once() -> None:
+    jobs = [factories.make_job(2), factories.make_job()]
+    factories.claim(jobs[0], 0)
+    assert sweeper.mark_delayed() == 2
+    assert sweeper.mark_delayed() == 0
+    for job in jobs:
+        assert delay_of(job) == ("queue_unavailable", ["job.delayed"])
+
+
+def test_a_job_that_does_not_wait_for_the_broker_is_not_delayed_by_it() -> None:
+    running, waiting, ended, down = (factories.make_job(2) for _ in range(4))
+    for index in range(2):
+        factories.claim(running, index)
+    factories.make_completed_job("done")
+    for index in range(2):
+        factories.fail(factories.claim(waiting, index))  # due again in some seconds
+    actions.cancel(ended.pk)
+    with changing(down.pk) as change:
+        change.delay("engine_unavailable")
+    assert sweeper.mark_delayed() == 0
+    assert delay_of(running) == delay_of(waiting) == delay_of(ended) == ("", [])
+    assert delay_of(down) == ("engine_unavailable", ["job.delayed"])
+
+
+def test_a_job_is_delayed_no_longer_when_its_chunks_are_claimed() -> None:
+    job = factories.make_job(2)
+    sweeper.mark_delayed()
+    factories.claim(job, 0)
+    assert delay_of(job) == ("", ["job.delayed", "job.resumed"])
+    factories.claim(job, 1)
+    assert sweeper.mark_delayed() == 0
+    assert delay_of(job) == ("", ["job.delayed", "job.resumed"])
+
+
+def test_a_chunk_that_is_claimed_between_look_and_mark_delays_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, gone = factories.make_job(), factories.make_job()
+    begin = changing
+
+    def late(job_id: UUID) -> Any:
+        if job_id == job.pk:
+            factories.claim(job)
+        else:
+            actions.delete(gone.pk)
+        return begin(job_id)
+
+    monkeypatch.setattr(sweeper, "changing", late)
+    assert sweeper.mark_delayed() == 0
+    assert delay_of(job) == ("", [])
+
+
+def test_no_more_than_a_batch_is_marked_in_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "BATCH", 2)
+    for _ in range(3):
+        factories.make_job()
+    assert [sweeper.mark_delayed() for _ in range(3)] == [2, 1, 0]
+
+
 def test_a_job_past_its_deadline_ends_with_what_it_has(sent: list[DueChunk]) -> None:
     job = factories.make_job(3)
     factories.complete(factories.claim(job, 1), "kept")
@@ -321,4 +392,4 @@ def test_a_sweep_and_a_late_result_at_the_same_moment_leave_one_winner() -> None
         )
         chunk = job.chunks.get()
         assert (report.released, chunk.status) == ((0, "completed") if written else (1, "pending"))
-        pipeline.finish_job(job.pk)
+        finishing.finish_job(job.pk)

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import dramatiq
 import pytest
+from django.conf import settings
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioRequest
@@ -17,6 +18,7 @@ from jobs import actions, claims, finishing, pipeline, tasks
 from jobs.interruption import Stopping
 from jobs.models import Chunk, Job, JobEvent, Transcript, WorkerProcess
 from jobs.sweeper import sweep
+from jobs.tasks import BrokerState
 from tests import factories
 from tests.helpers import WorkerInTest, broker, wait_until
 from tests.scripted import ScriptedEngine
@@ -293,7 +295,28 @@ def test_a_worker_that_boots_with_a_backlog_says_which_queues_it_serves(
 
 
 def test_a_broker_that_was_emptied_is_noticed_once(redis_is_empty: None) -> None:
-    assert tasks.broker_was_emptied()
-    assert not tasks.broker_was_emptied()
+    assert tasks.look_at_broker() == BrokerState.EMPTIED
+    assert tasks.look_at_broker() == BrokerState.READY
     broker().client.flushdb()
-    assert tasks.broker_was_emptied()
+    assert tasks.look_at_broker() == BrokerState.EMPTIED
+
+
+def test_a_broker_that_is_full_is_as_good_as_away(redis_is_empty: None) -> None:
+    client = broker().client
+    client.config_set("maxmemory", 1)
+    try:
+        assert tasks.look_at_broker() == BrokerState.AWAY
+    finally:
+        client.config_set("maxmemory", 0)
+    assert tasks.look_at_broker() == BrokerState.EMPTIED
+
+
+def test_a_broker_that_is_away_is_not_taken_for_emptied(
+    redis_is_empty: None, redis_elsewhere: Callable[[str], None]
+) -> None:
+    here = settings.BROKER_URL
+    tasks.look_at_broker()
+    redis_elsewhere("redis://127.0.0.1:1/0")
+    assert tasks.look_at_broker() == BrokerState.AWAY
+    redis_elsewhere(here)
+    assert tasks.look_at_broker() == BrokerState.READY

@@ -13,8 +13,8 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
 from jobs import liveness
-from jobs.sweeper import sweep
-from jobs.tasks import broker_was_emptied, send_chunk
+from jobs.sweeper import mark_delayed, sweep
+from jobs.tasks import BrokerState, look_at_broker, send_chunk
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,20 @@ class Command(BaseCommand):
         heart = liveness.start()
         while not stop.is_set():
             try:
-                everything |= broker_was_emptied()
-                report = sweep(send_chunk, everything=everything, silence=heart.is_steady())
-                everything = report.broker_away
-                logger.log(logging.INFO if report.found_something else logging.DEBUG, "%s", report)
+                everything = self._look(everything=everything, silence=heart.is_steady())
             except DatabaseError:
                 logger.warning("The database is away; looking again in %g s", every)
                 connection.close()
             close_old_connections()
             stop.wait(every)
         liveness.stop()
+
+    def _look(self, *, everything: bool, silence: bool) -> bool:
+        """One round; whether the next is to send everything."""
+        broker = look_at_broker()
+        everything |= broker == BrokerState.EMPTIED
+        report = sweep(send_chunk, everything=everything, silence=silence)
+        logger.log(logging.INFO if report.found_something else logging.DEBUG, "%s", report)
+        if broker == BrokerState.AWAY or report.broker_away:
+            mark_delayed()
+        return report.broker_away

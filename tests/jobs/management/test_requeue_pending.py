@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
+from django.db import connection
 
-from jobs.models import Chunk, Job, from_now
+from jobs.models import Chunk, Job, JobEvent, from_now
 from tests import factories
-from tests.helpers import broker, together
+from tests.helpers import broker, together, wait_until
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -49,6 +54,78 @@ def test_with_the_broker_away_it_says_so_and_repairs_what_it_can(
     redis_elsewhere("redis://127.0.0.1:1/0")
     assert "the broker is away" in requeue()
     assert Job.objects.get(pk=done.pk).status == "completed"
+
+
+# --- the sweeper process ---
+
+
+@pytest.fixture
+def sweeper_process() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Run `--every` in this thread while another thread acts; SIGTERM ends it then."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+
+    def run(act: Callable[[], None]) -> None:
+        failures: list[BaseException] = []
+
+        def act_and_end() -> None:
+            try:
+                act()
+            except BaseException as failure:
+                failures.append(failure)
+            finally:
+                connection.close()
+                wait_until(lambda: signal.getsignal(signal.SIGTERM) is not handlers[0])
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        other = threading.Thread(target=act_and_end)
+        other.start()
+        call_command("requeue_pending", every=0.02)
+        other.join()
+        assert failures == []
+
+    yield run
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def delay_of(job: Job) -> str:
+    return Job.objects.values_list("delay_reason", flat=True).get(pk=job.pk)
+
+
+def test_when_the_broker_goes_away_after_the_dispatch_jobs_say_that_they_wait_for_it(
+    sweeper_process: Callable[[Callable[[], None]], None], redis_elsewhere: Callable[[str], None]
+) -> None:
+    here = settings.BROKER_URL
+    waiting, running = factories.make_job(), factories.make_job()
+    factories.claim(running)
+
+    def act() -> None:
+        wait_until(lambda: broker().client.llen("dramatiq:chunks") == 1)
+        redis_elsewhere("redis://127.0.0.1:1/0")
+        wait_until(lambda: delay_of(waiting) == "queue_unavailable")
+        redis_elsewhere(here)
+        factories.claim(waiting, 0)
+        wait_until(lambda: delay_of(waiting) == "")
+
+    sweeper_process(act)
+    assert delay_of(running) == ""
+    kinds = JobEvent.objects.filter(job=waiting).order_by("sequence").values_list("type", flat=True)
+    assert list(kinds) == ["job.submitted", "job.delayed", "chunk.started", "job.resumed"]
+
+
+def test_when_the_broker_was_emptied_everything_is_sent_again(
+    sweeper_process: Callable[[Callable[[], None]], None],
+) -> None:
+    factories.make_job(3)
+
+    def act() -> None:
+        for _ in range(2):
+            wait_until(lambda: broker().client.llen("dramatiq:chunks") == 3)
+            broker().client.flushdb()
+        wait_until(lambda: broker().client.llen("dramatiq:chunks") == 3)
+
+    sweeper_process(act)
 
 
 def test_ten_at_once_do_no_harm() -> None:
