@@ -55,6 +55,7 @@ class Row:
         self.verdict = Verdict()
         self.verified = self.judged = False
         self.recoveries: list[float] = []
+        self.notes: list[str] = []
         self._worlds = worlds
         self._world: World | None = None
         self._history = history
@@ -174,6 +175,11 @@ class Row:
         self._history.record("recovered", seconds=round(seconds, 3))
         return seconds
 
+    def note(self, what: str) -> None:
+        """Something measured, for the history and for the table."""
+        self.notes.append(what)
+        self._history.record("note", what=what)
+
     # --- what comes out
 
     def read(self, job_id: str) -> dict[str, Any]:
@@ -233,6 +239,7 @@ class Row:
             passed=passed,
             verdict=self.verdict,
             recovery_seconds=max(self.recoveries, default=None),
+            notes=tuple(self.notes),
             history=self._history.path,
         )
 

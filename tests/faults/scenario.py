@@ -113,10 +113,4 @@ class Scenario:
         return str(self._row.read(job_id)["jobStatus"])
 
     def _await_web(self) -> None:
-        wait_until(self._web_serves, 60)
-
-    def _web_serves(self) -> bool:
-        try:
-            return self._world.client.get("/healthz").status_code == 200
-        except httpx2.HTTPError:
-            return False
+        wait_until(self._world.serves, 60)

@@ -20,6 +20,7 @@ class Outcome:
     verdict: Verdict
     recovery_seconds: float | None
     history: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def row(self) -> tuple[str, str]:
@@ -38,6 +39,7 @@ def table(outcomes: Iterable[Outcome], database: str) -> Iterator[str]:
         runs = list(group)
         yield _line(number, what, database, str(len(runs)), _counts(runs), _worst(runs))
         for run in runs:
+            yield from (f"       {note}" for note in run.notes)
             if not run.passed:
                 yield f"    FAILED, see {run.history}"
     yield _line("", "all rows", database, str(len(ordered)), _counts(ordered), _worst(ordered))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -94,10 +96,33 @@ class World:
         """What /readyz says."""
         return dict(self.client.get("/readyz").json())
 
+    def manage(self, *command: str) -> subprocess.Popen[str]:
+        """`manage.py …` in another shell."""
+        return subprocess.Popen(
+            [sys.executable, "manage.py", *command],
+            cwd=environment.BASE_DIR,
+            env=os.environ | self._variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def log(self, name: str) -> str:
+        """What a process has said so far: `web`, `worker-chunks`, `sweeper`, `supervisord` …"""
+        return (self.var / "log" / f"{name}.log").read_text(errors="replace")
+
     def calm(self) -> None:
         """The engine answers at once again."""
         self.engine.plan = lambda hit: WORDS_AT_ONCE
         self.engine.release()
+
+    def serves(self) -> bool:
+        """Whether the web server answers."""
+        try:
+            return self.client.get("/healthz").status_code == 200
+        except httpx2.HTTPError:
+            return False
 
     def is_well(self) -> bool:
         """Whether nothing is left of a fault: all there, and nothing under way."""
