@@ -63,6 +63,10 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"WEB_PORT": "70000"}, "WEB_PORT is '70000'"),
         ({"WORKER_THREADS": "0"}, "WORKER_THREADS is '0'"),
         ({"ENGINE_DEADLINE_SECONDS": "-1"}, "ENGINE_DEADLINE_SECONDS is '-1'"),
+        ({"DEAD_LETTER_RETRY_HOURS": "0"}, "DEAD_LETTER_RETRY_HOURS is '0'"),
+        ({"DEAD_LETTER_RETRY_HOURS": "inf"}, "DEAD_LETTER_RETRY_HOURS is 'inf'"),
+        ({"DEAD_LETTER_RETRY_HOURS": "nan"}, "DEAD_LETTER_RETRY_HOURS is 'nan'"),
+        ({"DEAD_LETTER_RETRY_HOURS": "daily"}, "DEAD_LETTER_RETRY_HOURS is 'daily'"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
         ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE is 'parrot', not one of "),
         ({"ASR_ENGINE": "openai"}, "ASR_ENGINE=openai needs OPENAI_API_KEY"),
@@ -96,6 +100,12 @@ def test_engines_that_stand_in_are_named_in_order(dotenv):
     env = load({"ASR_FALLBACK": " openai, pocketsphinx,", "OPENAI_API_KEY": "k"}, dotenv)
     assert env.fallback_engines == ("openai", "pocketsphinx")
     assert load({}, dotenv).fallback_engines == ()
+
+
+def test_dead_letters_are_retried_by_schedule_only_when_asked_for(dotenv):
+    assert load({}, dotenv).dead_letter_retry_hours is None
+    assert load({"DEAD_LETTER_RETRY_HOURS": ""}, dotenv).dead_letter_retry_hours is None
+    assert load({"DEAD_LETTER_RETRY_HOURS": "0.5"}, dotenv).dead_letter_retry_hours == 0.5
 
 
 def test_an_openai_server_of_ones_own_needs_no_key(dotenv):
