@@ -213,7 +213,9 @@ def _free_wait(attempt: Attempt, error: AsrError) -> float | None:
         return None
     if error.retry_after is not None:
         return min(max(error.retry_after, RETRY_BASE_SECONDS), LONGEST_WAIT_SECONDS)
-    return after_window(settings.BREAKER_SECONDS) if attempt.call.failed_as_probe else None
+    # Not to wait for the next probe itself, but to go the way of all others while the engine is
+    # down: to one that stands in, or to wait and be called delayed.
+    return 0.0 if attempt.call.failed_as_probe else None
 
 
 def postpone(job_id: UUID, index: int, again: Again) -> Again | None:

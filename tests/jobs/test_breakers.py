@@ -304,6 +304,32 @@ def test_while_an_engine_is_down_another_stands_in(
 
 
 @pytest.mark.django_db
+def test_a_chunk_whose_probe_failed_goes_on_like_all_others(
+    script: ScriptedEngine, standing: ScriptedEngine, settings: Any
+) -> None:
+    script.otherwise = EngineUnavailable("engine_error", "still down")
+    job = job_with_audio(2)
+    open_breaker()
+    let_window_pass()
+    again = pipeline.transcribe(job.pk, 0)
+    assert again == Again(seconds=0.0, engine="scripted")
+    again = pipeline.transcribe(job.pk, 0)
+    assert again == Again(seconds=0.0, engine="standing")
+    assert pipeline.transcribe(job.pk, 0, again.engine) is None
+    assert (len(script.calls), len(standing.calls)) == (1, 1)
+
+    settings.ASR_FALLBACK = ()
+    let_window_pass()
+    assert pipeline.transcribe(job.pk, 1) == Again(seconds=0.0, engine="scripted")
+    again = pipeline.transcribe(job.pk, 1)
+    assert again is not None
+    assert (again.engine, again.seconds > 0) == ("scripted", True)
+    job.refresh_from_db()
+    assert job.delay_reason == "engine_unavailable"
+    assert len(script.calls) == 2
+
+
+@pytest.mark.django_db
 def test_without_need_nobody_stands_in(script: ScriptedEngine, standing: ScriptedEngine) -> None:
     job = job_with_audio()
     assert pipeline.transcribe(job.pk, 0) is None
