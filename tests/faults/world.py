@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from unittest import mock
 
 import httpx2
 
-from deploy.system import System
+from deploy.system import System, is_free
 from tests.faults.database import Database
 from tests.faults.engine_server import WORDS_AT_ONCE, engine_server
 from tests.faults.processes import Processes
@@ -30,6 +31,14 @@ VARIABLES = {
     "LEASE_SECONDS": "50",
     "BREAKER_SECONDS": "5",
 }
+
+
+def own_port() -> int:
+    """A free port that neither another run of the suite nor an outgoing connection will take."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        if is_free("127.0.0.1", port):
+            return port
 
 
 class World:
@@ -67,6 +76,7 @@ class World:
             "AUDIO_ROOT": str(self.audio_root),
             "DATABASE_URL": url,
             "REDIS_URL": self.redis.url,
+            "WEB_PORT": str(own_port()),
             **self.engine.environment,
             **variables,
         }
