@@ -99,6 +99,21 @@ def noise(seconds: float) -> npt.NDArray[np.int16]:
     return np.random.default_rng(1).normal(0, 2_000, int(seconds * RATE)).astype(np.int16)
 
 
+def silent_flac(hours: int) -> bytes:
+    """Hours of silence in a few kilobytes."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="flac") as file:
+        stream: Any = file.add_stream("flac", rate=1_000, layout="mono", format="s16")
+        stream.codec_context.options = {"frame_size": "65535"}
+        block = np.zeros((1, 65_535), np.int16)
+        for _ in range(hours * 3_600 * 1_000 // 65_535):
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            frame.sample_rate = 1_000
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return target.getvalue()
+
+
 def request(
     data: bytes, *, seconds: float, container: str = "flac", **options: Any
 ) -> AudioRequest:

@@ -17,7 +17,17 @@ import pytest
 from asr import audio
 from asr.child_pool import ChildPool
 from asr.errors import AudioRejected
-from tests.asr.sounds import ENCODINGS, MANIFEST, encode, sample, samples_of, silence, tone, wav
+from tests.asr.sounds import (
+    ENCODINGS,
+    MANIFEST,
+    encode,
+    sample,
+    samples_of,
+    silence,
+    silent_flac,
+    tone,
+    wav,
+)
 
 CONTAINERS = {"opus": "ogg", "mp4": "m4a"}
 
@@ -166,23 +176,8 @@ def test_a_playlist_in_disguise_reads_nothing(
         listener.close()
 
 
-def _silent_flac(hours: int) -> bytes:
-    """A day of silence in a few kilobytes."""
-    target = io.BytesIO()
-    with av.open(target, "w", format="flac") as file:
-        stream: Any = file.add_stream("flac", rate=1_000, layout="mono", format="s16")
-        stream.codec_context.options = {"frame_size": "65535"}
-        block = np.zeros((1, 65_535), np.int16)
-        for _ in range(hours * 3_600 * 1_000 // 65_535):
-            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
-            frame.sample_rate = 1_000
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return target.getvalue()
-
-
 def test_a_day_of_silence_stops_at_the_cap() -> None:
-    bomb = _silent_flac(24)
+    bomb = silent_flac(24)
     assert len(bomb) < 5_000_000
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
