@@ -27,6 +27,8 @@ MAX_PATH_BYTES: Final = 1024  # more would not fit into the index on it
 LITTLE_ROOM_BYTES: Final = 200_000_000
 LITTLE_ROOM_SHARE: Final = 0.01
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# The disk, the user's quota, or the largest file that the process may write.
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG}
 
 
@@ -147,6 +149,9 @@ def store_upload(user_id: str, job_id: UUID, index: int, upload: UploadedAudio) 
     """Keep an uploaded file under the user's folder; its path relative to the audio root.
 
     The file appears under its name only when it is whole.
+
+    Raises:
+        OSError: it could not be stored; a partial file goes with its folder, see `remove_empty`.
     """
     suffix = PurePosixPath(upload.name or "").suffix.lower()
     suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
@@ -205,6 +210,11 @@ def folder_of_uploads(user_id: str, job_id: UUID) -> Path:
 def is_there() -> bool:
     """Whether the audio root can be read and written."""
     return os.access(settings.AUDIO_ROOT, os.R_OK | os.W_OK | os.X_OK)
+
+
+def is_out_of_room(error: OSError) -> bool:
+    """Whether something could not be written for want of room."""
+    return error.errno in _NO_ROOM
 
 
 def is_full() -> bool:

@@ -87,6 +87,7 @@ def submit(submission: Submission, *, caller: str, idempotency_key: str | None =
 
     Raises:
         SubmissionRefused: nothing was stored.
+        OSError: an upload could not be stored, and so nothing was.
     """
     if idempotency_key is None:
         check(submission)

@@ -22,6 +22,7 @@ from rest_framework.exceptions import (
     ValidationError,
 )
 
+from jobs.storage import is_out_of_room
 from jobs.submission import Refusal, SubmissionRefused
 
 RETRY_AFTER_SECONDS: Final = 5
@@ -56,6 +57,14 @@ class DatabaseUnavailable(APIException):
     default_code = "database_unavailable"
     default_detail = "The database is not available; try again in a moment."
     wait = RETRY_AFTER_SECONDS
+
+
+class InsufficientStorage(APIException):
+    """The disk has no room for what is uploaded."""
+
+    status_code = status.HTTP_507_INSUFFICIENT_STORAGE
+    default_code = "insufficient_storage"
+    default_detail = "There is no room for the upload; nothing was stored."
 
 
 class AnotherUser(PermissionDenied):
@@ -126,6 +135,8 @@ class ExceptionHandler(handler.ExceptionHandler):
         match exc:
             case OperationalError() | InterfaceError():
                 return DatabaseUnavailable()
+            case OSError() if is_out_of_room(exc):
+                return InsufficientStorage()
             case TooManyFilesSent():
                 return ValidationError(
                     {"audioChunks": [ErrorDetail("Too many files.", "audio_chunk_count")]}
@@ -163,16 +174,20 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 def server_error(request: HttpRequest) -> JsonResponse:
     """For `handler500`. Django calls it while the exception is being handled."""
-    if isinstance(sys.exc_info()[1], (OperationalError, InterfaceError)):
-        response = _answer(
-            503,
-            "server_error",
-            DatabaseUnavailable.default_code,
-            DatabaseUnavailable.default_detail,
-        )
-        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
-        return response
+    match sys.exc_info()[1]:
+        case OperationalError() | InterfaceError():
+            response = _answer_as(DatabaseUnavailable)
+            response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            return response
+        case OSError() as error if is_out_of_room(error):
+            return _answer_as(InsufficientStorage)
     return _answer(500, "server_error", "error", "The service failed to answer; it is logged.")
+
+
+def _answer_as(error: type[APIException]) -> JsonResponse:
+    return _answer(
+        error.status_code, "server_error", str(error.default_code), str(error.default_detail)
+    )
 
 
 def _answer(status_code: int, kind: str, code: str, detail: str) -> JsonResponse:

@@ -1,8 +1,9 @@
-"""JSON in."""
+"""JSON and forms in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from rest_framework import parsers
@@ -22,3 +23,21 @@ class JSONParser(parsers.JSONParser):
             return super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError("JSON parse error - nested too deeply") from None
+
+
+class MultiPartParser(parsers.MultiPartParser):
+    """DRF's, but a file that finds no room leaves no part of itself to fill the disk."""
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except OSError:
+            for handler in (parser_context or {})["request"].upload_handlers:
+                with suppress(OSError):  # it tries to write the rest, then removes the file
+                    handler.upload_interrupted()
+            raise

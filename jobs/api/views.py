@@ -22,7 +22,6 @@ from drf_spectacular.views import SpectacularAPIView
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ValidationError
-from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -31,7 +30,7 @@ from jobs import actions, cache, tasks
 from jobs.api.authentication import Caller
 from jobs.api.errors import AnotherUser, Conflict, Erased, ErrorSerializer, from_refusals
 from jobs.api.pagination import CachedFirstPage, NewestFirst
-from jobs.api.parsers import JSONParser
+from jobs.api.parsers import JSONParser, MultiPartParser
 from jobs.api.serializers import (
     AcceptedSerializer,
     SearchSerializer,
@@ -84,7 +83,7 @@ class TranscribeViewSet(GenericViewSet[Any]):
         responses={
             202: AcceptedSerializer,
             200: AcceptedSerializer,
-            **_errors(400, 403, 409, 413, 415, 422),
+            **_errors(400, 403, 409, 413, 415, 422, 507),
         },
     )
     def create(self, request: Request) -> Response:

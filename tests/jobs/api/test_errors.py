@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import resource
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx2
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
-from django.db.utils import InterfaceError
+from django.db.utils import InterfaceError, OperationalError
+from django.http import HttpResponse
 from django.test import AsyncClient, Client
 from rest_framework.test import APIClient
 from uuid6 import uuid7
 
-from jobs.models import Job
+from jobs.models import IdempotencyKey, Job
 from tests import factories
 from tests.helpers import client_of
 from tests.scripted import ScriptedEngine
+from transcription_site.asgi import application
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_is_empty")]
 
@@ -545,3 +551,156 @@ def test_no_error_of_the_asgi_application_is_a_page(script: ScriptedEngine) -> N
         assert re.fullmatch(r"application/json", answer["Content-Type"])
         assert set(answer.json()) == {"type", "errors"}
         assert UUID(answer["X-Request-ID"])
+
+
+# --- when there is no room ---
+
+ROOM = 20_000_000
+BIG = ROOM + 1
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file can grow past that size: the kernel's own refusal, as that of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def nothing_is_left(settings: Any, tmp_path: Path, audio_root: Path) -> Callable[[], None]:
+    """Large uploads are allowed; a check that one that failed left no trace."""
+    settings.AUDIO_MAX_BYTES = 2 * BIG
+    settings.FILE_UPLOAD_TEMP_DIR = tmp_path / "temporary"
+    settings.FILE_UPLOAD_TEMP_DIR.mkdir()
+
+    def check() -> None:
+        kept = [*audio_root.rglob("*"), *settings.FILE_UPLOAD_TEMP_DIR.iterdir()]
+        assert [path for path in kept if path.is_file()] == []
+        assert not Job.objects.exists()
+        assert not IdempotencyKey.objects.exists()
+
+    return check
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_uploads_that_find_no_room_are_507_and_leave_nothing(
+    alice: APIClient, settings: Any, nothing_is_left: Callable[[], None], in_memory: bool
+) -> None:
+    if in_memory:  # then it is the audio root that has no room, else the folder of temporary files
+        settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * BIG
+    files = [upload(), upload(b"x" * BIG), upload()]
+    with room_for(ROOM):
+        response = alice.post(
+            "/transcribe", {"audioChunks": files}, format="multipart", HTTP_IDEMPOTENCY_KEY="again"
+        )
+        assert wrong(response, 507) == [("insufficient_storage", None)]
+        nothing_is_left()
+        factories.put_audio(PATH)
+        assert (
+            post(alice, {"audioChunkPaths": [PATH]}, HTTP_IDEMPOTENCY_KEY="again").status_code
+            == 202
+        )
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_every_way_of_having_no_room_is_507(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(code, "no room at /srv/place")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert wrong(form(alice, audioChunks=[upload()]), 507) == [("insufficient_storage", None)]
+
+
+def test_a_storage_that_fails_otherwise_is_a_fault_of_ours(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise OSError(errno.EIO, "broken at /srv/place")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    assert wrong(form(alice, audioChunks=[upload()]), 500) == [("error", None)]
+    assert not Job.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_that_finds_no_room_is_507_before_anything_reads_it(
+    nothing_is_left: Callable[[], None], announced: bool
+) -> None:
+    token = factories.make_token("alice")
+    boundary = b"--frontier\r\n"
+    head = b'Content-Disposition: form-data; name="audioChunks"; filename="a.wav"\r\n\r\n'
+    end = b"\r\n--frontier--\r\n"
+    pieces = [boundary, head, *[b"x" * 1_000_000] * 21, end]
+    headers = {
+        "Authorization": f"Token {token}",
+        "Content-Type": "multipart/form-data; boundary=frontier",
+        "Content-Length": str(sum(map(len, pieces))),
+    }
+    if not announced:
+        headers["Transfer-Encoding"] = "chunked"
+        del headers["Content-Length"]
+
+    async def send() -> httpx2.Response:
+        async def body() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+
+        transport = httpx2.ASGITransport(cast("Any", application))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return await client.post("/transcribe", content=body(), headers=headers)
+
+    with room_for(ROOM):
+        answer = async_to_sync(send)()
+    response = HttpResponse(answer.content, status=answer.status_code, headers=answer.headers)
+    assert wrong(response, 507) == [("insufficient_storage", None)]
+    nothing_is_left()
+
+
+@pytest.fixture
+def database_is_full(transactional_db: None) -> Iterator[None]:
+    """SQLite may not grow and is filled up; PostgreSQL says of each new job what it says then."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("CREATE TABLE filler (data BLOB)")
+            (pages,) = cursor.execute("PRAGMA page_count").fetchone()
+            cursor.execute(f"PRAGMA max_page_count = {pages}")
+            with suppress(OperationalError):
+                while True:
+                    cursor.execute("INSERT INTO filler VALUES (zeroblob(100))")
+        else:
+            cursor.execute(
+                "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
+                "EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$"
+            )
+            cursor.execute(
+                "CREATE TRIGGER no_room BEFORE INSERT ON jobs_job EXECUTE FUNCTION no_room()"
+            )
+    yield
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA max_page_count = 1073741823")
+            cursor.execute("DROP TABLE filler")
+        else:
+            cursor.execute("DROP FUNCTION no_room CASCADE")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_without_room_is_503_for_a_new_job_and_reads_go_on(
+    alice: APIClient,
+    script: ScriptedEngine,
+    nothing_is_left: Callable[[], None],
+    database_is_full: None,
+) -> None:
+    vocabulary = ["x" * 100] * 100  # more than what room there may be within a page
+    response = form(alice, audioChunks=[upload() for _ in range(24)], vocabulary=vocabulary)
+    assert wrong(response, 503) == [("database_unavailable", None)]
+    assert int(response["Retry-After"]) > 0
+    nothing_is_left()
+    assert alice.get("/transcript/search").json()["results"] == []
