@@ -218,6 +218,7 @@ def test_the_schedule_tries_three_times_and_a_person_as_often_as_they_like(
         assert redrives_of(job) == [redrives]
         fails_again_long_ago()
     for _ in range(2):
+        assert dead_letters.jobs_due() == []
         assert sweep(sent.append).redriven == 0
         assert statuses(job) == ["failed"]
         assert redriven(Selection()) == [[f"{job.pk}[0]"]]

@@ -11,9 +11,11 @@ from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
+from rich.console import Console
 
 from jobs import actions, tasks
 from jobs.management.commands import redrive
+from jobs.management.commands.redrive import Command
 from jobs.models import Chunk, Job, JobEvent, Transcript
 from jobs.sweeper import DueChunk, sweep
 from tests import factories
@@ -204,6 +206,21 @@ def test_what_was_retried_before_an_interruption_runs_and_the_rest_is_as_it_was(
     run()
     assert statuses(jobs[2]) == ["pending"] * 2
     assert queued() == 6
+
+
+def test_a_terminal_shows_a_bar_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=80, _environ={})
+    monkeypatch.setattr(redrive, "Console", lambda **options: terminal)
+    monkeypatch.setattr(redrive, "MANY", 3)
+    make_dead_job("engine_error", "engine_error")
+    bar = redrive.progress_bar(2)
+    assert bar.disable
+    make_dead_job("engine_error")
+    with monkeypatch.context() as patch:
+        patch.setattr(Command, "_show", lambda *args: None)  # the table's console is another
+        run()
+    assert "3/3" in screen.getvalue()
 
 
 def test_a_database_that_is_away_is_one_line(database_down: Callable[[], Any]) -> None:
