@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from configparser import RawConfigParser
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from django.conf import settings
 from django.db import connection
 from dramatiq.worker import Worker
 
-from deploy.system import MARK, System, die_with_parent
-from jobs import tasks
+from deploy.system import CONFIG, MARK, System, die_with_parent
+from jobs import engines, tasks
 from jobs.models import Chunk, Job, WorkerProcess
 from jobs.redis_clients import impatient_client
 from tests import factories
@@ -156,6 +157,31 @@ def test_a_worker_inside_another_program_is_not_watched(worker: WorkerInTest) ->
     assert signal.getsignal(signal.SIGTERM) is before
     assert watchdog.start(worker._worker, broker().client, limit=1) is None
     assert not watchdog.is_orphan()
+
+
+def test_a_process_that_does_not_stop_in_order_ends_anyhow() -> None:
+    code = (
+        "import signal, time; from transcription_site.watchdog import end_process; "
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); end_process('of old age', 0.1); "
+        "time.sleep(60)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=environment.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == watchdog.EXIT_CODE
+    assert done.stderr.rstrip().endswith("a sound one is to take its place: of old age")
+
+
+def test_the_supervisor_starts_a_worker_again_whatever_it_ended_with() -> None:
+    config = RawConfigParser()
+    config.read(CONFIG)
+    for queue in engines.QUEUES:
+        # Not "unexpected": a worker that stopped in order ends with 0.
+        assert config[f"program:worker-{queue}"]["autorestart"] == "true"
 
 
 # --- worker processes under Dramatiq's master, as the supervisor starts them ---

@@ -629,6 +629,7 @@ def test_a_storage_that_fails_otherwise_is_a_fault_of_ours(
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the file's end
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_that_finds_no_room_is_507_before_anything_reads_it(
     nothing_is_left: Callable[[], None], announced: bool

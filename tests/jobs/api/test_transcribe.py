@@ -66,7 +66,7 @@ def test_a_job_is_accepted_with_its_location_and_one_message_per_chunk(alice: AP
     assert response.json() == {"jobId": str(job_id)}
     assert response["Location"] == f"/transcript/{job_id}"
     assert job_id.version == 7
-    assert queued() == [("local", [str(job_id), index]) for index in range(3)]
+    assert queued() == [("local", [str(job_id), index, "pocketsphinx"]) for index in range(3)]
     result = alice.get(response["Location"]).json()
     assert (result["jobStatus"], result["title"], result["userId"]) == (
         "in_progress",
