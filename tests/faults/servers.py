@@ -19,6 +19,7 @@ from tests.servers import postgres_server
 from transcription_site.env import BASE_DIR
 
 START_SECONDS = 60
+QUEUES = ("chunks", "local", "control")
 
 
 class Server:
@@ -88,19 +89,23 @@ class OwnRedis(Server):
         policy = str(BASE_DIR / "deploy" / "redis.conf")
         self._spawn([binary, policy, *options.split(), *keep.split()], self.client.ping)
 
-    def left_in_queues(self) -> dict[str, int]:
-        """The messages that wait in each queue, delayed ones under `<queue>.DQ`."""
-        names = [
-            f"{queue}{suffix}" for queue in ("chunks", "local", "control") for suffix in ("", ".DQ")
-        ]
-        return {name: int(self.client.llen(f"dramatiq:{name}")) for name in names}
+    def waiting(self) -> set[tuple[str, bytes]]:
+        """The messages that wait, each with its queue; delayed ones wait in `<queue>.DQ`."""
+        queues = [name for queue in QUEUES for name in (queue, f"{queue}.DQ")]
+        return {
+            (queue, message_id)
+            for queue in queues
+            for message_id in self.client.lrange(f"dramatiq:{queue}", 0, -1)
+        }
 
 
 class OwnPostgres(Server):
     """A PostgreSQL for one system alone, so that a row may stop it."""
 
     def __init__(self, folder: Path) -> None:
-        self._command, user, self._server_url = postgres_server(folder)
+        command, user, self._server_url = postgres_server(folder)
+        # As in production: what was confirmed is there after a crash of the server.
+        self._command = [*command, "-c", "synchronous_commit=on"]
         super().__init__(folder / "postgres.log", user=user)
         name = f"system_{uuid4().hex}"
         self.start()

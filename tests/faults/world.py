@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,9 @@ class World:
         self.redis.start()
         self.postgres: OwnPostgres | None = None
         if own_postgres:
-            self.postgres = OwnPostgres(self._folder("own-postgres"))
+            # As root the server runs as another user, and pytest shuts its own folders to others.
+            folder = tempfile.TemporaryDirectory(prefix="verbatim-postgres-")
+            self.postgres = OwnPostgres(Path(self._stack.enter_context(folder)))
             self._stack.callback(self.postgres.stop)
         url = self.postgres.url if self.postgres else fresh_database()
         self.database = Database(url, self.var)
@@ -136,7 +139,7 @@ class World:
 
     def is_well(self) -> bool:
         """Whether nothing is left of a fault: all there, and nothing under way."""
-        return self.readiness()["status"] == "ok" and not any(self.redis.left_in_queues().values())
+        return self.readiness()["status"] == "ok" and not self.redis.waiting()
 
     def _has_workers(self) -> bool:
         return all(self.processes.workers(queue) for queue in ("chunks", "control"))
