@@ -12,10 +12,12 @@ import pytest
 from tests.faults.history import History
 from tests.faults.row import Row, Worlds
 from tests.faults.table import Outcome, table
+from transcription_site.env import BASE_DIR
 
 REPEAT = int(os.environ.get("REPEAT") or 1)
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
 PASSED = pytest.StashKey[bool]()
+KEPT = BASE_DIR / "var" / "faults"  # the histories of rows that failed
 OUTCOMES: list[Outcome] = []
 
 
@@ -50,6 +52,8 @@ def row(
         yield made
     finally:
         passed = request.node.stash.get(PASSED, False) and made.verified
+        if not passed:
+            made.keep(KEPT / request.node.name)
         OUTCOMES.append(made.outcome(request.node.name, passed=passed))
         made.close(passed=passed)
     assert passed or not request.node.stash.get(PASSED, False), "the row does not verify"

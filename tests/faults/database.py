@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
 Record = dict[str, Any]
@@ -20,6 +21,7 @@ CHUNK_COLUMNS = (
     'job_id, "index", audio_path, status, attempts, errors, crashes, text, error_code,'
     " not_before, resend_time, lease_expires_time, worker_id, started_time, ended_time"
 )
+EVENT_COLUMNS = "job_id, sequence, type, time, data"
 ID_COLUMNS = {"id", "job_id", "worker_id"}
 TIME_COLUMNS = {
     "not_before",
@@ -40,30 +42,33 @@ class Database:
 
     def read(self, statement: str) -> list[Record]:
         """The rows of a SELECT: ids as text, times as seconds since 1970."""
-        with self._rows(statement) as rows:
-            return [{name: _plain(name, value) for name, value in row.items()} for row in rows]
+        with self._reader() as read:
+            return read(statement)
 
     @contextmanager
-    def _rows(self, statement: str) -> Iterator[list[Record]]:
+    def _reader(self) -> Iterator[Callable[[str], list[Record]]]:
+        """What reads, always the same moment, however many statements it takes."""
         if self._url:
             with psycopg.connect(self._url, row_factory=dict_row) as connection:
-                yield connection.execute(statement.encode()).fetchall()
+                connection.isolation_level = IsolationLevel.REPEATABLE_READ
+                yield lambda statement: _plain(connection.execute(statement.encode()))
             return
         address = f"file:{self._file}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=20)) as opened:
             opened.row_factory = sqlite3.Row
-            yield [dict(row) for row in opened.execute(statement)]
+            opened.execute("BEGIN")
+            yield lambda statement: _plain(dict(row) for row in opened.execute(statement))
 
     def job_ids(self) -> set[str]:
         return {row["id"] for row in self.read("SELECT id FROM jobs_job")}
 
     def jobs(self) -> list[Record]:
         """Every job with its `chunks`, `events` and `transcript`, in the order of submission."""
-        chunks = _by_job(self.read(f"SELECT {CHUNK_COLUMNS} FROM jobs_chunk"), "index")
-        events = _by_job(
-            self.read("SELECT job_id, sequence, type, time, data FROM jobs_jobevent"), "sequence"
-        )
-        texts = self.read("SELECT job_id, text FROM jobs_transcript")
+        with self._reader() as read:
+            jobs = read("SELECT id, status FROM jobs_job ORDER BY id")
+            chunks = _by_job(read(f"SELECT {CHUNK_COLUMNS} FROM jobs_chunk"), "index")
+            events = _by_job(read(f"SELECT {EVENT_COLUMNS} FROM jobs_jobevent"), "sequence")
+            texts = read("SELECT job_id, text FROM jobs_transcript")
         transcripts = {row["job_id"]: row["text"] for row in texts}
         return [
             {
@@ -73,8 +78,15 @@ class Database:
                 "chunks": chunks[row["id"]],
                 "events": events[row["id"]],
             }
-            for row in self.read("SELECT id, status FROM jobs_job ORDER BY id")
+            for row in jobs
         ]
+
+    def connections(self) -> int:
+        """How many PostgreSQL has to this database, this one too; 0 for SQLite."""
+        if not self._url:
+            return 0
+        statement = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
+        return int(self.read(statement)[0]["n"])
 
     def pid_of_claim(self, job_id: str, index: int) -> int | None:
         """The process that holds the chunk just now."""
@@ -93,7 +105,11 @@ def _by_job(rows: list[Record], order: str) -> dict[str, list[Record]]:
     return grouped
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(rows: Iterable[Record]) -> list[Record]:
+    return [{name: _plain_value(name, value) for name, value in row.items()} for row in rows]
+
+
+def _plain_value(name: str, value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, datetime):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Row:
         self._world: World | None = None
         self._history = history
         self._spoiled = False
-        self._accepted: list[str] = []
+        self._left: set[tuple[str, Any]] = set()
 
     # --- the world
 
@@ -136,9 +138,7 @@ class Row:
             self._history.record("refused", paths=paths, status=0, why=repr(error))
             return None
         if answer.status_code in (200, 202):
-            job_id = str(answer.json()["jobId"])
-            self._accepted.append(job_id)
-            self._history.record("accepted", paths=paths, job=job_id)
+            self._history.record("accepted", paths=paths, job=answer.json()["jobId"])
         else:
             self._history.record("refused", paths=paths, status=answer.status_code)
         return answer
@@ -202,13 +202,10 @@ class Row:
     def verify(self, seconds: float = END_SECONDS) -> list[dict[str, Any]]:
         """Wait until everything has ended, then check the history; the rows of this row's jobs."""
         assert self._world is not None
-        queues = self._world.redis.left_in_queues
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._all_ended():
             time.sleep(0.2)
-        deadline = time.monotonic() + QUIET_SECONDS
-        while time.monotonic() < deadline and any(queues().values()):
-            time.sleep(0.2)
+        self._await_quiet()
         jobs = self.judge()
         assert self.verdict.is_clean, f"\n{self.verdict}"
         self.verified = True
@@ -228,7 +225,7 @@ class Row:
             )
         for job in jobs:
             self._history.record("final", **job)
-        self._history.record("queues", left=self._world.redis.left_in_queues())
+        self._history.record("queues", left=Counter(queue for queue, _ in self._left))
         self.verdict, self.judged = check(self._history.lines()), True
         return jobs
 
@@ -240,19 +237,36 @@ class Row:
             verdict=self.verdict,
             recovery_seconds=max(self.recoveries, default=None),
             notes=tuple(self.notes),
-            history=self._history.path,
         )
 
     def history_text(self) -> str:
         """The history of a row that failed, with how things stand now."""
         if not self.judged and self._world is not None:
             self.judge()
-        return f"{self._history.path}\n{self._history.path.read_text()}\n{self.verdict}"
+        return f"{self._history.path.read_text()}\n{self.verdict}"
+
+    def keep(self, folder: Path) -> None:
+        """Lay the history, and what the processes said, where no later run deletes them."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copy(self._history.path, folder)
+        if self._world is not None:
+            shutil.copytree(self._world.var / "log", folder / "log")
 
     def close(self, *, passed: bool) -> None:
         """Leave the world to the next row, or end it."""
         if self._spoiled or not passed:
             self._worlds.end()
+
+    def _await_quiet(self) -> None:
+        """Whatever message waits now is to be looked at; new ones may come meanwhile."""
+        assert self._world is not None
+        waiting = self._world.redis.waiting
+        self._left = waiting()
+        deadline = time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < deadline and self._left:
+            self._left &= waiting()
+            time.sleep(0.2)
 
     def _all_ended(self) -> bool:
         return all(job["status"] in JOB_ENDS for job in self._jobs())

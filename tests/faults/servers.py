@@ -89,7 +89,7 @@ class OwnRedis(Server):
         policy = str(BASE_DIR / "deploy" / "redis.conf")
         self._spawn([binary, policy, *options.split(), *keep.split()], self.client.ping)
 
-    def waiting(self) -> set[tuple[str, bytes]]:
+    def waiting(self) -> set[tuple[str, Any]]:
         """The messages that wait, each with its queue; delayed ones wait in `<queue>.DQ`."""
         queues = [name for queue in QUEUES for name in (queue, f"{queue}.DQ")]
         return {

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 from tests.faults.checker import Verdict
 
@@ -19,7 +18,6 @@ class Outcome:
     passed: bool
     verdict: Verdict
     recovery_seconds: float | None
-    history: Path
     notes: tuple[str, ...] = ()
 
     @property
@@ -41,7 +39,7 @@ def table(outcomes: Iterable[Outcome], database: str) -> Iterator[str]:
         for run in runs:
             yield from (f"       {note}" for note in run.notes)
             if not run.passed:
-                yield f"    FAILED, see {run.history}"
+                yield f"       FAILED: its history is in var/faults/{run.test}"
     yield _line("", "all rows", database, str(len(ordered)), _counts(ordered), _worst(ordered))
     failed = sum(not outcome.passed for outcome in ordered)
     lost, duplicated, stuck = _numbers(ordered)
