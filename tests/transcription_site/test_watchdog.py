@@ -204,6 +204,7 @@ class Workers:
             "OPENAI_API_KEY": "k",
             "OPENAI_BASE_URL": vendor.url,
             "OPENAI_MODEL": "m",
+            "ENGINE_DEADLINE_SECONDS": "300",
             "WORKER_PROCESSES": "2",
             "WORKER_THREADS": "2",
             "DJANGO_SETTINGS_MODULE": "transcription_site.settings",
@@ -256,11 +257,11 @@ def url_of_the_test_database() -> str:
 
 @pytest.fixture
 def vendor() -> Iterator[Vendor]:
-    """An engine that takes its time: a minute, unless the test ends before."""
+    """An engine that thinks until the test ends, or has it answer."""
     with serving() as server:
 
         def think(handler: Any) -> None:
-            server.stop.wait(60)
+            server.stop.wait(300)
 
         server.answer = think
         yield server
@@ -329,7 +330,7 @@ class TestProcesses:
             os.kill(pid, signal.SIGSTOP)
             try:
                 stalled = time.monotonic()
-                while time.monotonic() < stalled + 14:
+                while time.monotonic() < stalled + 16:
                     assert master.poll() is None
                     assert workers.reasons() == []
                     assert statuses(job) == {"in_progress"}
@@ -337,12 +338,12 @@ class TestProcesses:
             finally:
                 os.kill(pid, signal.SIGCONT)
 
-            assert master.wait(60) == 0, "the supervisor starts it again whatever it ends with"
+            assert master.wait(120) == 0, "the supervisor starts it again whatever it ends with"
             assert not workers.alive()
             assert cost(job) == [UNTOUCHED] * 4
             assert workers.reasons()
             for reason in workers.reasons():  # the first to end takes the others along
-                assert re.fullmatch(r"the broker was away for 1[1-9] s", reason)
+                assert re.fullmatch(r"the broker was away for [1-9]\d s", reason)
             assert "Killing worker process" not in workers.log()
 
             vendor.says(200, {"text": "word"})
