@@ -7,15 +7,16 @@ the reasons stand with each part.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 from django.conf import settings
 from dramatiq import Message, Worker
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.errors import ConnectionClosed
+from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.middleware import GroupCallbacks, Middleware, Retries
 from dramatiq.rate_limits.backends import RedisBackend
 
@@ -27,9 +28,21 @@ BARRIER_TTL_MS: Final = 7 * 24 * 3600 * 1000
 SHUTDOWN_MARGIN_SECONDS: Final = 10.0  # beyond what Dramatiq grants its threads
 MAINTENANCE_CHANCE: Final = 100_000  # of a million commands; reclaims a dead worker's messages
 
+logger = logging.getLogger(__name__)
+
 
 class SafeConsumer(_RedisConsumer):
     """A consumer whose thread outlives an outage: it knows only ConnectionClosed."""
+
+    def __next__(self) -> MessageProxy | None:
+        """Step over what is no message: an error here forgets all that was fetched with it."""
+        while True:
+            try:
+                return cast("MessageProxy | None", super().__next__())  # type: ignore[no-untyped-call]
+            except (DecodeError, TypeError):
+                logger.exception(
+                    "There is something in queue %s that is no message", self.queue_name
+                )
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         try:

@@ -234,28 +234,31 @@ def test_row_39_rubbish_in_the_queue_stops_nobody(row: Row) -> None:
 
 def put_rubbish(world: World) -> None:
     """Into the queue, in front and behind."""
-    known = {
-        "queue_name": "chunks",
-        "actor_name": "transcribe_chunk",
-        "args": [str(uuid4()), 0, "openai"],
-        "kwargs": {},
-        "options": {},
-        "message_id": str(uuid4()),
-        "message_timestamp": 1,
-    }
-    bodies: list[str | bytes] = [
-        json.dumps(known),
-        json.dumps(known | {"args": ["no uuid", "no number", 7]}),
-        json.dumps(known | {"args": []}),
-        json.dumps(known | {"actor_name": "nobody"}),
-        json.dumps({"queue_name": "chunks"}),
-        "[1, 2, 3]",
-        "no json {",
-        b"\xff\xfe\x00",
-        "",
-    ]
-    for body in bodies:
+
+    def message(**fields: Any) -> str:
+        known = {
+            "queue_name": "chunks",
+            "actor_name": "transcribe_chunk",
+            "args": [str(uuid4()), 0, "openai"],
+            "kwargs": {},
+            "options": {"redis_message_id": message_id},
+            "message_id": str(uuid4()),
+            "message_timestamp": 1,
+        }
+        return json.dumps(known | fields)
+
+    for make in (
+        message,  # of a job that nobody knows
+        lambda: message(args=["no uuid", "no number", 7]),
+        lambda: message(args=[]),
+        lambda: message(actor_name="nobody"),
+        lambda: json.dumps({"queue_name": "chunks"}),
+        lambda: "[1, 2, 3]",
+        lambda: "no json {",
+        lambda: b"\xff\xfe\x00",
+        lambda: "",
+    ):
         message_id = str(uuid4())
-        world.redis.client.hset(f"{QUEUE}.msgs", message_id, body)
+        world.redis.client.hset(f"{QUEUE}.msgs", message_id, make())
         world.redis.client.lpush(QUEUE, message_id)
     world.redis.client.rpush(QUEUE, str(uuid4()), "", b"\xff")

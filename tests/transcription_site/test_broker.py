@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import uuid4
 
+import dramatiq
 import pytest
 import redis
 from django.conf import settings
@@ -93,6 +95,32 @@ def test_a_consumer_that_cannot_requeue_says_that_its_connection_is_closed() -> 
     consumer = SafeConsumer(used, "chunks", prefetch=1, timeout=1000)
     with pytest.raises(ConnectionClosed):
         consumer.requeue([_Message()])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"no json {", b"\xff\xfe", b"[1, 2, 3]", b'{"actor_name": "a"}', b""]
+)
+def test_what_is_no_message_costs_no_other_message(rubbish: bytes) -> None:
+    used = SafeRedisBroker(url=settings.BROKER_URL, middleware=[])
+    queue = f"queue-{uuid4().hex}"
+    used.declare_queue(queue)
+    used.client.hset(f"dramatiq:{queue}.msgs", "1", rubbish)
+    used.client.rpush(f"dramatiq:{queue}", "1")
+    sound = [_message(queue, n) for n in range(3)]
+    for message in sound:
+        used.enqueue(message)
+    consumer = used.consume(queue, prefetch=10, timeout=100)
+
+    received = [next(consumer) for _ in sound]
+
+    assert [message.args for message in received if message] == [(0,), (1,), (2,)]
+    assert next(consumer) is None
+
+
+def _message(queue: str, number: int) -> dramatiq.Message[Any]:
+    return dramatiq.Message(
+        queue_name=queue, actor_name="nobody", args=(number,), kwargs={}, options={}
+    )
 
 
 class _Message:
