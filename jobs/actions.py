@@ -10,7 +10,6 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from jobs import cache, storage
 from jobs.finishing import end_job
@@ -30,7 +29,6 @@ from jobs.models import (
     changing,
     from_now,
 )
-from jobs.results import iso_time
 
 ALL: Final = Q()
 
@@ -106,7 +104,6 @@ def _revive(change: JobChange, index: int, *, by_schedule: bool) -> None:
         index,
         ChunkStatus.PENDING,
         EventType.CHUNK_PENDING,
-        {"notBefore": iso_time(timezone.now())},
         errors=0,
         crashes=0,
         redrives=F("redrives") + int(by_schedule),

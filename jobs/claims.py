@@ -17,7 +17,6 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db.models import F, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from asr.breaker import Call
 from asr.errors import AsrError, EngineUnavailable
@@ -34,7 +33,6 @@ from jobs.models import (
     changing,
     from_now,
 )
-from jobs.results import iso_time
 
 RETRY_BASE_SECONDS = 2.0  # the waits between attempts: 2, 4, 8 s, each up to a quarter longer
 LONGEST_WAIT_SECONDS = 3600.0  # whatever an engine asks for
@@ -202,8 +200,7 @@ def record_error(attempt: Attempt, error: AsrError) -> Again | None:
     seconds = backoff(errors) if wait is None else wait
     again = Again(seconds=seconds, engine=claim.engine, counted=wait is None)
     columns |= _due(again)
-    data = {"notBefore": iso_time(timezone.now() + timedelta(seconds=seconds)), **cause}
-    written = _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, data, **columns)
+    written = _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, cause, **columns)
     return again if written else None
 
 
@@ -249,7 +246,7 @@ def give_back(claim: Claim) -> bool:
         claim,
         ChunkStatus.PENDING,
         EventType.CHUNK_PENDING,
-        {"notBefore": iso_time(timezone.now())},
+        {},
         attempts=F("attempts") - 1,
         not_before=Now(),
         resend_time=Now(),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from asr.stitch import start_times
-from jobs.models import ENDED_CHUNK, Chunk, Job, Transcript
+from jobs.models import ENDED_CHUNK, Chunk, Job, Transcript, iso_time
 
 
 def load_results(job_ids: Iterable[UUID]) -> dict[UUID, dict[str, Any]]:
@@ -53,7 +52,7 @@ def transcript_result(
         "title": job.title or None,
         "jobStatus": str(job.status),
         "submittedTime": iso_time(job.submitted_time),
-        "completedTime": iso_time(job.completed_time),
+        "completedTime": iso_time(job.completed_time) if job.completed_time else None,
         "delayed": bool(job.delay_reason) and not job.ended,
         "delayReason": (job.delay_reason or None) if not job.ended else None,
         "chunks": [
@@ -64,11 +63,6 @@ def transcript_result(
         "transcription": transcript.text if transcript else None,
         "gaps": transcript.gaps if transcript else [],
     }
-
-
-def iso_time(moment: datetime | None) -> str | None:
-    """ISO 8601 in UTC with `Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
 
 
 def _chunk_result(chunk: Chunk, start: float | None) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from jobs import dead_letters, liveness
 from jobs.finishing import finish_job
@@ -33,7 +32,6 @@ from jobs.models import (
     changing,
     from_now,
 )
-from jobs.results import iso_time
 
 BATCH: Final = 500
 
@@ -163,10 +161,7 @@ def _release(chunk: Chunk) -> bool:
                 chunk.index,
                 ChunkStatus.PENDING,
                 EventType.CHUNK_PENDING,
-                {
-                    "notBefore": iso_time(timezone.now()),
-                    "error": {"code": error["error_code"], "detail": error["error_detail"]},
-                },
+                {"error": {"code": error["error_code"], "detail": error["error_detail"]}},
                 where=still_so,
                 crashes=crashes,
                 not_before=Now(),

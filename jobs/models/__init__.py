@@ -11,7 +11,7 @@ from jobs.models.chunk import (
     Chunk,
     DeadLetter,
 )
-from jobs.models.clock import from_now
+from jobs.models.clock import from_now, iso_time
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, ErasedJob, Job, validate_user_id
@@ -49,5 +49,6 @@ __all__ = [
     "WorkerProcess",
     "changing",
     "from_now",
+    "iso_time",
     "validate_user_id",
 ]

@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 
 from jobs.crashpoints import crashpoint
 from jobs.models.chunk import Chunk
+from jobs.models.clock import iso_time
 from jobs.models.event import EventType, JobEvent
 from jobs.models.job import Job
 from jobs.models.states import ENDED_JOB, ChunkStatus, JobStatus, chunk_sources, job_sources
@@ -69,6 +70,11 @@ class JobChange:
         rows = Chunk.objects.filter(where, job_id=self.job.pk, index=index)
         if not _move(rows, chunk_sources(to), to, columns):
             return False
+        if to == ChunkStatus.PENDING:
+            # As the row has it: this process's clock may be wrong.
+            row = Chunk.objects.filter(job_id=self.job.pk, index=index)
+            due = row.values_list("not_before", flat=True).get()
+            data = {"notBefore": iso_time(due), **(data or {})}
         self.record(event, index=index, **(data or {}))
         return True
 

@@ -1,8 +1,8 @@
-"""Time by the database's clock: the one clock that all processes share."""
+"""Time by the database's clock, the one clock that all processes share; and how it is written."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import DateTimeField, ExpressionWrapper
@@ -12,3 +12,8 @@ from django.db.models.functions import Now
 def from_now(delta: timedelta) -> ExpressionWrapper[Any]:
     """The database's time now plus `delta`, for use in queries and updates."""
     return ExpressionWrapper(Now() + delta, output_field=DateTimeField())
+
+
+def iso_time(moment: datetime) -> str:
+    """ISO 8601 in UTC with `Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
