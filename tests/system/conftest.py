@@ -38,14 +38,23 @@ class RunningSystem:
     def stop(self) -> None:
         self._system.stop(grace=20)
 
-    def kill(self, *names: str) -> int:
-        """kill -9 every process with one of the names in its command line; '' is every process."""
+    def kill(self, *names: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Signal every process with one of the names in its command line; '' is every process.
+
+        Children first: when a parent dies the kernel sends SIGHUP and SIGCONT to stopped children,
+        and they would give their work back in order.
+        """
         killed = 0
-        for pid in self._system.family():
+        family = self._system.family()
+
+        def depth(pid: int) -> int:
+            return 1 + depth(family[pid]) if pid in family else 0
+
+        for pid in sorted(family, key=depth, reverse=True):
             with suppress(OSError):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if any(name in command for name in names):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, number)
                     killed += 1
         return killed
 
