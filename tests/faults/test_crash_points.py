@@ -13,11 +13,10 @@ import pytest
 from jobs.models import EventType
 from tests.faults.row import Row
 from tests.faults.scenario import Scenario
-from tests.faults.world import World
+from tests.faults.world import ONE_BY_ONE, World
 from tests.helpers import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
-ONE_BY_ONE = {"WORKER_PROCESSES": "1", "WORKER_THREADS": "1"}
 COMMITS = [f"{moment}-{event.value}" for event in EventType for moment in ("before", "after")]
 SENDS = ["before-send", "after-send"]
 

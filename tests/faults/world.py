@@ -33,6 +33,9 @@ VARIABLES = {
     "BREAKER_SECONDS": "5",
 }
 
+TWO_PROCESSES = {"WORKER_PROCESSES": "2"}
+ONE_BY_ONE = {"WORKER_PROCESSES": "1", "WORKER_THREADS": "1"}
+
 
 def own_port() -> int:
     """A free port that neither another run of the suite nor an outgoing connection will take."""
