@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from jobs.models import (
 )
 
 BATCH: Final = 500
+QUEUE_AWAY: Final = "queue_unavailable"
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -104,25 +106,25 @@ def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) 
     return report
 
 
-def mark_delayed() -> int:
-    """Say of jobs with chunks due that they wait for the broker, which is away; how many.
+def mark_delayed(*, broker_away: bool) -> int:
+    """Say of jobs with chunks due that they wait for the broker, or no longer do; how many."""
+    if broker_away:
+        due = Chunk.objects.due().filter(job=OuterRef("pk"))
+        jobs, to = Job.objects.in_progress().filter(Exists(due), delay_reason=""), QUEUE_AWAY
+    else:
+        jobs, to = Job.objects.in_progress().filter(delay_reason=QUEUE_AWAY), ""
+    return _count(partial(_delay, to), jobs.values_list("pk", flat=True)[:BATCH])
 
-    The claim of any of its chunks says that the job goes on.
-    """
-    waiting = Job.objects.in_progress().filter(
-        Exists(Chunk.objects.due().filter(job=OuterRef("pk"))), delay_reason=""
-    )
-    return _count(_delay, waiting.values_list("pk", flat=True)[:BATCH])
 
-
-def _delay(job_id: UUID) -> bool:
-    """Under the job's lock: its chunks may have been claimed since."""
+def _delay(reason: str, job_id: UUID) -> bool:
+    """Under the job's lock: its chunks may have been claimed since, or wait for an engine."""
     try:
         with changing(job_id) as change:
-            delayed = not change.job.delay_reason and change.job.chunks.due().exists()
-            if delayed:
-                change.delay("queue_unavailable")
-            return delayed
+            holds = change.job.delay_reason == ("" if reason else QUEUE_AWAY)
+            if holds and (not reason or change.job.chunks.due().exists()):
+                change.delay(reason)
+                return True
+            return False
     except JobGoneError:
         return False
 

@@ -153,6 +153,6 @@ def _mark_undispatched(job_id: UUID) -> None:
     try:
         with changing(job_id) as change:
             if waiting.update(resend_time=Now()):
-                change.delay("queue_unavailable")
+                change.delay(sweeper.QUEUE_AWAY)
     except JobGoneError:
         pass

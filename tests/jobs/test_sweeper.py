@@ -230,8 +230,8 @@ def delay_of(job: Job) -> tuple[str, list[str]]:
 def test_jobs_with_chunks_that_are_due_are_said_to_be_delayed_once() -> None:
     jobs = [factories.make_job(2), factories.make_job()]
     factories.claim(jobs[0], 0)
-    assert sweeper.mark_delayed() == 2
-    assert sweeper.mark_delayed() == 0
+    assert sweeper.mark_delayed(broker_away=True) == 2
+    assert sweeper.mark_delayed(broker_away=True) == 0
     for job in jobs:
         assert delay_of(job) == ("queue_unavailable", ["job.delayed"])
 
@@ -246,19 +246,30 @@ def test_a_job_that_does_not_wait_for_the_broker_is_not_delayed_by_it() -> None:
     actions.cancel(ended.pk)
     with changing(down.pk) as change:
         change.delay("engine_unavailable")
-    assert sweeper.mark_delayed() == 0
+    assert sweeper.mark_delayed(broker_away=True) == 0
     assert delay_of(running) == delay_of(waiting) == delay_of(ended) == ("", [])
     assert delay_of(down) == ("engine_unavailable", ["job.delayed"])
 
 
 def test_a_job_is_delayed_no_longer_when_its_chunks_are_claimed() -> None:
     job = factories.make_job(2)
-    sweeper.mark_delayed()
+    sweeper.mark_delayed(broker_away=True)
     factories.claim(job, 0)
     assert delay_of(job) == ("", ["job.delayed", "job.resumed"])
     factories.claim(job, 1)
-    assert sweeper.mark_delayed() == 0
+    assert sweeper.mark_delayed(broker_away=True) == 0
     assert delay_of(job) == ("", ["job.delayed", "job.resumed"])
+
+
+def test_jobs_go_on_when_the_broker_is_back_also_before_anyone_claims_their_chunks() -> None:
+    waiting, down = factories.make_job(2), factories.make_job()
+    sweeper.mark_delayed(broker_away=True)
+    with changing(down.pk) as change:
+        change.delay("engine_unavailable")
+    assert sweeper.mark_delayed(broker_away=False) == 1
+    assert sweeper.mark_delayed(broker_away=False) == 0
+    assert delay_of(waiting) == ("", ["job.delayed", "job.resumed"])
+    assert delay_of(down)[0] == "engine_unavailable"
 
 
 def test_a_chunk_that_is_claimed_between_look_and_mark_delays_nothing(
@@ -275,7 +286,7 @@ def test_a_chunk_that_is_claimed_between_look_and_mark_delays_nothing(
         return begin(job_id)
 
     monkeypatch.setattr(sweeper, "changing", late)
-    assert sweeper.mark_delayed() == 0
+    assert sweeper.mark_delayed(broker_away=True) == 0
     assert delay_of(job) == ("", [])
 
 
@@ -283,7 +294,7 @@ def test_no_more_than_a_batch_is_marked_in_a_round(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sweeper, "BATCH", 2)
     for _ in range(3):
         factories.make_job()
-    assert [sweeper.mark_delayed() for _ in range(3)] == [2, 1, 0]
+    assert [sweeper.mark_delayed(broker_away=True) for _ in range(3)] == [2, 1, 0]
 
 
 def test_a_job_past_its_deadline_ends_with_what_it_has(sent: list[DueChunk]) -> None:

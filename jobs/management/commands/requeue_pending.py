@@ -59,6 +59,5 @@ class Command(BaseCommand):
         everything |= broker == BrokerState.EMPTIED
         report = sweep(send_chunk, everything=everything, silence=silence)
         logger.log(logging.INFO if report.found_something else logging.DEBUG, "%s", report)
-        if broker == BrokerState.AWAY or report.broker_away:
-            mark_delayed()
+        mark_delayed(broker_away=broker == BrokerState.AWAY or report.broker_away)
         return report.broker_away
