@@ -64,12 +64,17 @@ class Vendor:
 def serving() -> Iterator[Vendor]:
     vendor = Vendor()
     handler = type("Handler", (_Handler,), {"vendor": vendor})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         vendor.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield vendor
         vendor.stop.set()
         server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    # By default 5 callers may wait to be accepted; a crowd's others are reset on a busy machine.
+    request_queue_size = 1024
 
 
 class _Handler(BaseHTTPRequestHandler):
