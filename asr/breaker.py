@@ -111,13 +111,13 @@ class Call:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if not self._outcome:
+        if self.probe and not self._outcome:
             self._tell("abandoned")
 
     def _tell(self, outcome: str) -> None:
-        self._outcome = outcome
         if self._breaker is not None and self.admitted:
             self._breaker.settle(self, outcome)
+        self._outcome = outcome
 
 
 class Breaker:
@@ -175,7 +175,7 @@ class Breaker:
             return state  # it began before the engine was given up: only the probe counts now
         if outcome == "succeeded":
             return CLOSED
-        # An abandoned probe never called the engine: the next caller tries at once.
+        # An abandoned probe learnt nothing: the worker stopped, or the chunk needed no call.
         return BreakerState(open_until=now + (self._window if outcome == "failed" else 0.0))
 
     def _after_ordinary_call(self, state: BreakerState, now: float, outcome: str) -> BreakerState:

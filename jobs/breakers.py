@@ -7,6 +7,8 @@ crashes its child says nothing of the next file.
 from __future__ import annotations
 
 import json
+import logging
+import time
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Final, cast
@@ -20,6 +22,9 @@ from jobs import engines
 from jobs.redis_clients import impatient_client
 
 _KEPT_MS: Final = 24 * 3600 * 1000
+
+logger = logging.getLogger(__name__)
+
 # One clock for all: the server's.
 _READ: Final = """
 local time = redis.call('TIME')
@@ -37,17 +42,25 @@ class SharedStore:
     """States in Redis; while it is away, each process goes on with what it knows."""
 
     def __init__(self, client: redis.Redis) -> None:
+        self._client = client
         self._local = LocalStore()
+        self._alone_until = 0.0
         self._read = client.register_script(_READ)
         self._swap = client.register_script(_SWAP)
 
     def read(self, name: str) -> tuple[BreakerState, float]:
         """See `asr.breaker.Store.read`."""
+        if self._alone:
+            return self._local.read(name)
         try:
             value, seconds, microseconds = cast("list[bytes]", self._read(keys=[_key(name)]))
+            state = _parsed(value)
+            if state is None:
+                logger.error("The breaker of %s held what is no state; it is closed", name)
+                self._client.delete(_key(name))
         except redis.RedisError:
             return self._local.read(name)
-        state = BreakerState(**json.loads(value)) if value else CLOSED
+        state = state or CLOSED
         self._local.put(name, state)
         return state, int(seconds) + int(microseconds) / 1e6
 
@@ -55,9 +68,18 @@ class SharedStore:
         """See `asr.breaker.Store.swap`."""
         try:
             states = (_written(old), _written(new))
-            return bool(self._swap(keys=[_key(name)], args=[*states, str(_KEPT_MS)]))
+            if not self._alone:
+                return bool(self._swap(keys=[_key(name)], args=[*states, str(_KEPT_MS)]))
+        except redis.ResponseError:
+            # It is full, or a replica: what it says from now on is not what was last known.
+            self._alone_until = time.monotonic() + settings.BREAKER_SECONDS
         except redis.RedisError:
-            return self._local.swap(name, old, new)
+            pass
+        return self._local.swap(name, old, new)
+
+    @property
+    def _alone(self) -> bool:
+        return time.monotonic() < self._alone_until
 
 
 def admit(name: str) -> Call:
@@ -101,3 +123,12 @@ def _key(name: str) -> str:
 def _written(state: BreakerState) -> str:
     fields: dict[str, Any] = asdict(state)
     return "" if state == CLOSED else json.dumps(fields)
+
+
+def _parsed(value: bytes) -> BreakerState | None:
+    """None when we did not write it: no swap would ever find it unchanged."""
+    try:
+        state = BreakerState(**json.loads(value)) if value else CLOSED
+    except (ValueError, TypeError):
+        return None
+    return state if _written(state).encode() == value else None

@@ -64,10 +64,16 @@ class Claim:
     token: UUID
     audio_path: str
     engine: str
-    stands_in: bool
+    own_engine: str
+    probe: bool
     language: str | None
     vocabulary: tuple[str, ...]
     diarize: bool
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the job was submitted for another engine."""
+        return self.engine != self.own_engine
 
 
 @dataclass(kw_only=True)
@@ -78,6 +84,8 @@ class Attempt:
     call: Call = field(default_factory=Call)
     started: float = field(default_factory=time.monotonic)
     info: AudioInfo | None = None
+    granted_seconds: float | None = None
+    """What was left of the deadline when the engine was asked; None before."""
     recognition: Recognition | None = None
 
     @property
@@ -134,7 +142,8 @@ def claim_chunk(
         token=token,
         audio_path=path,
         engine=engine or job.engine,
-        stands_in=engine not in {None, job.engine},
+        own_engine=job.engine,
+        probe=probe,
         language=job.language,
         vocabulary=tuple(job.vocabulary),
         diarize=job.diarize,
@@ -197,8 +206,10 @@ def record_error(attempt: Attempt, error: AsrError) -> Again | None:
         columns["ended_time"] = Now()
         _end_claim(claim, ChunkStatus.FAILED, EventType.CHUNK_FAILED, cause, **columns)
         return None
-    seconds = backoff(errors) if wait is None else wait
-    again = Again(seconds=seconds, engine=claim.engine, counted=wait is None)
+    if wait is None:
+        again = Again(seconds=backoff(errors), engine=claim.engine, counted=True)
+    else:
+        again = Again(seconds=wait, engine=claim.own_engine)
     columns |= _due(again)
     written = _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, cause, **columns)
     return again if written else None
@@ -220,7 +231,7 @@ def postpone(job_id: UUID, index: int, again: Again) -> Again | None:
     waiting = Chunk.objects.due().filter(job_id=job_id, index=index)
     try:
         with changing(job_id) as change:
-            if change.job.ended or not waiting.update(**_due(again)):
+            if change.job.ended or not waiting.update(dispatches=0, **_due(again)):
                 return None
             change.delay("engine_unavailable")
     except JobGoneError:
@@ -267,6 +278,8 @@ def _end_claim(
             written = change.move_chunk(
                 claim.index, to, event, data, where=Q(lease_token=claim.token), **columns
             )
+            if written and claim.probe and to == ChunkStatus.COMPLETED:
+                change.delay("")  # the engine is back
     except JobGoneError:
         written = False
     if not written:

@@ -12,10 +12,16 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DataError
+from django.db.models import Exists
 
 from asr.audio import MIN_RECOGNISABLE_SECONDS, inspect
-from asr.errors import AsrError, EngineMisconfigured, EngineUnavailable
-from asr.service import TranscriptionService
+from asr.errors import (
+    AsrError,
+    ChildCrashed,
+    ChildTimeout,
+    EngineMisconfigured,
+    EngineUnavailable,
+)
 from asr.types import AudioRequest, Recognition
 from jobs import breakers, engines, storage
 from jobs.claims import (
@@ -31,7 +37,7 @@ from jobs.claims import (
 from jobs.database import insist, release_connection
 from jobs.finishing import finish_job
 from jobs.interruption import Stopping, interruptible
-from jobs.models import Job
+from jobs.models import Chunk, Job
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +62,9 @@ def transcribe(job_id: UUID, index: int, engine: str | None = None) -> Again | N
         if not call.admitted:
             return _without(engine, job_id, index, call.wait_seconds)
         claim = claim_chunk(job_id, index, engine, probe=bool(call.probe))
+        release_connection()
         if claim is None:
             return None
-        release_connection()
         return _work(Attempt(claim=claim, call=call))
 
 
@@ -75,21 +81,52 @@ def _work(attempt: Attempt) -> Again | None:
 
 def _try(attempt: Attempt) -> Again | None:
     """Recognise and write down what came of it."""
+    error = _failure_of(attempt)
+    _tell_breaker(attempt, error)
+    if error is None:
+        error = _keep(attempt)
+    elif attempt.claim.stands_in and isinstance(error, EngineMisconfigured):
+        # What a stand-in lacks is not held against the chunk: it goes back to its own engine.
+        error = EngineUnavailable(
+            "engine_error", error.detail, retry_after=settings.BREAKER_SECONDS
+        )
+    return None if error is None else insist(partial(record_error, attempt, error))
+
+
+def _failure_of(attempt: Attempt) -> AsrError | None:
+    """Recognise; None when that went well."""
     try:
         with interruptible():
             attempt.recognition = recognise(attempt)
     except AsrError as error:
-        return insist(partial(record_error, attempt, error))
+        return error
     except Exception:
         logger.exception("Chunk %s[%d]: unexpected", attempt.claim.job_id, attempt.claim.index)
-        fault = EngineUnavailable("engine_error", "an unexpected error in the service")
-        return insist(partial(record_error, attempt, fault))
+        return EngineUnavailable("engine_error", "an unexpected error in the service")
+    return None
+
+
+def _tell_breaker(attempt: Attempt, error: AsrError | None) -> None:
+    """Say how the engine did. It talks to Redis, so never while it can be struck by a stop."""
+    granted = attempt.granted_seconds
+    if granted is None or isinstance(error, ChildTimeout | ChildCrashed):
+        return  # the engine was not asked: it was the file, the storage or our decoder
+    if isinstance(error, EngineMisconfigured) and attempt.claim.stands_in:
+        attempt.call.failed()
+    elif not isinstance(error, EngineUnavailable) or error.retry_after is not None:
+        attempt.call.succeeded()  # it answered: busy is not down
+    elif error.code != "engine_timeout" or granted > settings.ENGINE_DEADLINE_SECONDS / 2:
+        attempt.call.failed()  # but what our decoding left no time for is not its fault
+
+
+def _keep(attempt: Attempt) -> AsrError | None:
+    """Write the result; why it cannot be, or None."""
+    assert attempt.recognition is not None  # noqa: S101
     try:
         insist(partial(record_result, attempt, attempt.recognition))
     except (ValueError, DataError):
         logger.exception("Chunk %s[%d]: not storable", attempt.claim.job_id, attempt.claim.index)
-        fault = EngineUnavailable("engine_bad_response", "the engine's answer cannot be stored")
-        return insist(partial(record_error, attempt, fault))
+        return EngineUnavailable("engine_bad_response", "the engine's answer cannot be stored")
     return None
 
 
@@ -126,34 +163,15 @@ def recognise(attempt: Attempt) -> Recognition:
         diarize=claim.diarize,
         deadline_seconds=attempt.remaining_seconds,
     )
-    return _ask(engine, request, attempt)
-
-
-def _ask(engine: TranscriptionService, request: AudioRequest, attempt: Attempt) -> Recognition:
-    """Call the engine, and tell its breaker how that went."""
-    try:
-        recognition = engine.transcribe(request)
-    except EngineUnavailable as error:
-        if error.retry_after is None:
-            attempt.call.failed()
-        else:
-            attempt.call.succeeded()  # busy is not down
-        raise
-    except EngineMisconfigured as error:
-        attempt.call.succeeded()
-        if attempt.claim.stands_in:  # what its stand-in lacks is not held against the chunk
-            raise EngineUnavailable("engine_error", error.detail) from None
-        raise
-    except AsrError:
-        attempt.call.succeeded()
-        raise
-    attempt.call.succeeded()
-    return recognition
+    attempt.granted_seconds = request.deadline_seconds
+    return engine.transcribe(request)
 
 
 def _without(engine: str, job_id: UUID, index: int, seconds: float) -> Again | None:
     """The engine is down: go to one that stands in, or wait without spending an attempt."""
-    job = Job.objects.in_progress().filter(pk=job_id).first()
+    waiting = Chunk.objects.due().filter(job_id=job_id, index=index)
+    job = Job.objects.in_progress().filter(Exists(waiting), pk=job_id).first()
+    release_connection()
     if job is None:
         return None
     for name in (job.engine, *settings.ASR_FALLBACK):

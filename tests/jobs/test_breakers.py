@@ -6,18 +6,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
 
-from asr.breaker import CLOSED, FAILURES_TO_OPEN, BreakerState, Health
-from asr.errors import AudioRejected, EngineMisconfigured, EngineUnavailable
+from asr.breaker import CLOSED, FAILURES_TO_OPEN, Breaker, BreakerState, Call, Health
+from asr.errors import (
+    AudioRejected,
+    ChildCrashed,
+    ChildTimeout,
+    EngineMisconfigured,
+    EngineUnavailable,
+)
 from asr.service import TranscriptionService
 from asr.types import Capabilities
-from jobs import breakers, engines, pipeline
-from jobs.claims import Again
+from jobs import breakers, engines, interruption, pipeline
+from jobs.claims import Again, Attempt
 from jobs.models import Chunk, Job, JobEvent, from_now
 from jobs.redis_clients import impatient_client
 from tests import factories
@@ -97,6 +104,27 @@ def test_without_redis_a_process_goes_on_with_what_it_knows(
     assert shared.swap("x", OPEN, CLOSED)
     assert shared.read("x")[0] == CLOSED
     assert not shared.swap("x", OPEN, CLOSED)
+
+
+@pytest.mark.parametrize(
+    "value", [b"nonsense", b"[1]", b'{"failures": 2}', b'{"no": "state"}', b"\xff"]
+)
+def test_a_value_that_is_no_state_of_ours_is_cleared_away(
+    shared: breakers.SharedStore, value: bytes
+) -> None:
+    broker().client.set("verbatim:breaker:x", value)
+    assert shared.read("x")[0] == CLOSED
+    assert shared.swap("x", CLOSED, OPEN)
+
+
+def test_when_redis_takes_nothing_a_process_goes_on_alone_for_a_while(
+    shared: breakers.SharedStore,
+) -> None:
+    shared._swap = broker().client.register_script("return redis.error_reply('OOM it is full')")
+    assert shared.swap("x", CLOSED, OPEN)
+    assert shared.read("x")[0] == OPEN
+    shared._alone_until = 0.0
+    assert shared.read("x")[0] == CLOSED
 
 
 PROBER = """
@@ -187,6 +215,8 @@ def test_a_probe_that_succeeds_closes_the_breaker_and_the_job_goes_on(
     factories.make_due(job.pk)
     assert pipeline.transcribe(job.pk, 0) is None
     assert breakers.state("scripted") == Health.CLOSED
+    job.refresh_from_db()
+    assert (job.status, job.delay_reason) == ("in_progress", "")
     assert pipeline.transcribe(job.pk, 1) is None
     job.refresh_from_db()
     assert (job.status, job.delay_reason) == ("completed", "")
@@ -237,11 +267,82 @@ def test_files_that_are_no_audio_say_nothing_of_the_engine(script: ScriptedEngin
 
 
 @pytest.mark.django_db
-def test_a_chunk_that_is_gone_or_done_does_not_wait_for_the_engine(script: ScriptedEngine) -> None:
-    done, gone = factories.make_completed_job("x"), job_with_audio()
+@pytest.mark.parametrize("fault", [ChildTimeout(), ChildCrashed()])
+def test_what_our_own_decoder_did_says_nothing_of_the_engine(
+    script: ScriptedEngine, fault: Exception
+) -> None:
+    script.otherwise = fault
+    job = job_with_audio(FAILURES_TO_OPEN)
+    for index in range(FAILURES_TO_OPEN):
+        assert pipeline.transcribe(job.pk, index) is not None
+    assert breakers.state("scripted") == Health.CLOSED
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("granted", "state"), [(59.0, Health.CLOSED), (61.0, Health.OPEN)])
+def test_a_time_out_counts_only_against_an_engine_that_was_given_time(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, granted: float, state: Health
+) -> None:
+    script.otherwise = EngineUnavailable("engine_timeout", "no answer")
+    monkeypatch.setattr(Attempt, "remaining_seconds", property(lambda _: granted))
+    job = job_with_audio(FAILURES_TO_OPEN)
+    for index in range(FAILURES_TO_OPEN):
+        assert pipeline.transcribe(job.pk, index) is not None
+    assert breakers.state("scripted") == state
+
+
+@pytest.mark.django_db
+def test_an_engine_that_raises_what_nobody_expects_is_down(script: ScriptedEngine) -> None:
+    script.otherwise = ValueError("a fault in the adapter")
+    job = job_with_audio(FAILURES_TO_OPEN)
+    for index in range(FAILURES_TO_OPEN):
+        assert pipeline.transcribe(job.pk, index) is not None
+    assert breakers.state("scripted") == Health.OPEN
+
+
+@pytest.mark.django_db
+def test_a_stop_while_the_breaker_is_told_drops_no_result(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_with_audio()
+    open_breaker()
+    let_window_pass()
+    settle = Breaker.settle
+
+    def stop_then_settle(breaker: Breaker, call: Call, outcome: str) -> None:
+        interruption.interrupt()
+        settle(breaker, call, outcome)
+
+    monkeypatch.setattr(Breaker, "settle", stop_then_settle)
+    try:
+        assert pipeline.transcribe(job.pk, 0) is None
+    finally:
+        interruption.resume()
+    assert Job.objects.get(pk=job.pk).status == "completed"
+    assert breakers.state("scripted") == Health.CLOSED
+
+
+@pytest.mark.django_db
+def test_waiting_for_an_engine_gives_the_messages_their_patience_back(
+    script: ScriptedEngine,
+) -> None:
+    job = job_with_audio()
+    job.chunks.update(dispatches=6)
+    open_breaker()
+    assert pipeline.transcribe(job.pk, 0) is not None
+    assert job.chunks.get().dispatches == 0
+
+
+@pytest.mark.django_db
+def test_a_chunk_that_is_gone_done_or_taken_does_not_wait_for_the_engine(
+    script: ScriptedEngine, standing: ScriptedEngine
+) -> None:
+    done, gone, taken = factories.make_completed_job("x"), job_with_audio(), job_with_audio()
     gone_id = gone.pk
     gone.delete()
+    factories.claim(taken)
     open_breaker()
+    assert pipeline.transcribe(taken.pk, 0, "scripted") is None
     assert pipeline.transcribe(done.pk, 0, "scripted") is None
     assert pipeline.transcribe(gone_id, 0, "scripted") is None
     assert not JobEvent.objects.filter(type="job.delayed").exists()
@@ -349,14 +450,25 @@ def test_an_engine_that_cannot_do_what_was_asked_does_not_stand_in(
 
 
 @pytest.mark.django_db
-def test_what_a_stand_in_lacks_is_not_held_against_the_chunk_for_good(
-    script: ScriptedEngine, standing: ScriptedEngine
+@pytest.mark.parametrize("local", [True, False])
+def test_what_a_stand_in_lacks_costs_the_chunk_nothing_and_it_is_not_asked_for_ever(
+    script: ScriptedEngine, standing: ScriptedEngine, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        standing, "capabilities", replace(standing.capabilities, runs_locally=local)
+    )
+    standing.otherwise = EngineMisconfigured("no key")
     job = job_with_audio()
     open_breaker()
-    standing.steps = [EngineMisconfigured("no key")]
-    again = pipeline.transcribe(job.pk, 0, "standing")
-    assert again is not None
-    assert again.counted
+    for _ in range(FAILURES_TO_OPEN):
+        assert pipeline.transcribe(job.pk, 0) == Again(seconds=0.0, engine="standing")
+        again = pipeline.transcribe(job.pk, 0, "standing")
+        assert again == Again(seconds=settings.BREAKER_SECONDS, engine="scripted")
+        factories.make_due(job.pk)
     chunk = Chunk.objects.get(job=job)
-    assert (chunk.status, chunk.error_code) == ("pending", "engine_error")
+    assert (chunk.status, chunk.attempts, chunk.errors) == ("pending", 0, 0)
+    assert chunk.error_code == "engine_error"
+    assert breakers.state("standing") == (Health.CLOSED if local else Health.OPEN)
+    let_window_pass()
+    assert pipeline.transcribe(job.pk, 0) is None
+    assert len(script.calls) == 1
