@@ -66,6 +66,8 @@ class Heartbeat:
                 self._beat()
             except DatabaseError:
                 logger.warning("The database is away: this worker could not say that it lives")
+            except Exception:  # its thread must not end while the process works on
+                logger.exception("This worker could not say that it lives")
             finally:
                 connection.close()
 

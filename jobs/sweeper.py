@@ -178,6 +178,8 @@ def _expire(job: Job) -> bool:
     """Fail what still waits when the job's deadline has passed; running chunks may end."""
     try:
         with changing(job.pk) as change:
+            if not Job.objects.past_deadline().filter(pk=job.pk).exists():
+                return False  # it was retried, or it ended, since it was looked at
             waiting = change.job.chunks.filter(status=ChunkStatus.PENDING)
             for index in list(waiting.values_list("index", flat=True)):
                 _fail(

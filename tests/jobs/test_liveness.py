@@ -60,9 +60,9 @@ def test_a_beat_renews_only_its_own_row() -> None:
     assert other.pk not in alive
 
 
-@pytest.mark.parametrize("fault", [OperationalError, InterfaceError])
+@pytest.mark.parametrize("fault", [OperationalError, InterfaceError, RuntimeError])
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_heart_goes_on_beating_after_the_database_was_away(
+def test_the_heart_goes_on_beating_whatever_a_beat_met(
     monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
 ) -> None:
     beats: list[int] = []

@@ -318,6 +318,12 @@ def test_a_job_past_its_deadline_ends_with_what_it_has(sent: list[DueChunk]) -> 
     assert [gap["code"] for gap in transcript.gaps] == ["deadline_exceeded"] * 2
 
 
+def test_a_job_that_was_given_more_time_since_it_was_looked_at_does_not_expire() -> None:
+    job = factories.make_job(1)
+    assert not sweeper._expire(job)
+    assert job.chunks.get().status == "pending"
+
+
 def test_nothing_expires_twice(sent: list[DueChunk]) -> None:
     job = factories.make_job(1)
     factories.claim(job)

@@ -26,6 +26,8 @@ class Command(BaseCommand):
         "Run it at boot; it is safe at any time and many times at once."
     )
 
+    _everything = True  # the first round is the boot
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--every",
@@ -41,11 +43,10 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        everything = True  # the first round is the boot
         heart = liveness.start()
         while not stop.is_set():
             try:
-                everything = self._look(everything=everything, silence=heart.is_steady())
+                self._look(silence=heart.is_steady())
             except DatabaseError:
                 logger.warning("The database is away; looking again in %g s", every)
                 connection.close()
@@ -53,11 +54,12 @@ class Command(BaseCommand):
             stop.wait(every)
         liveness.stop()
 
-    def _look(self, *, everything: bool, silence: bool) -> bool:
-        """One round; whether the next is to send everything."""
+    def _look(self, *, silence: bool) -> None:
+        """One round. Until one came through, the next sends everything."""
         broker = look_at_broker()
-        everything |= broker == BrokerState.EMPTIED
-        report = sweep(send_chunk, everything=everything, silence=silence)
+        self._everything |= broker != BrokerState.READY
+        report = sweep(send_chunk, everything=self._everything, silence=silence)
         logger.log(logging.INFO if report.found_something else logging.DEBUG, "%s", report)
-        mark_delayed(broker_away=broker == BrokerState.AWAY or report.broker_away)
-        return report.broker_away
+        away = broker == BrokerState.AWAY or report.broker_away
+        mark_delayed(broker_away=away)
+        self._everything = away

@@ -12,9 +12,12 @@ from io import StringIO
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
 
+from jobs.management.commands import requeue_pending
 from jobs.models import Chunk, Job, JobEvent, from_now
+from jobs.sweeper import SweepReport
+from jobs.tasks import BrokerState
 from tests import factories
 from tests.helpers import broker, together, wait_until
 
@@ -126,6 +129,30 @@ def test_when_the_broker_was_emptied_everything_is_sent_again(
         wait_until(lambda: broker().client.llen("dramatiq:chunks") == 3)
 
     sweeper_process(act)
+
+
+@pytest.mark.parametrize("trouble", ["database away", "broker away"])
+def test_until_a_round_came_through_the_next_sends_everything(
+    sweeper_process: Callable[[Callable[[], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+) -> None:
+    sent_everything: list[bool] = []
+
+    def sweep(*_: object, everything: bool, **__: object) -> SweepReport:
+        sent_everything.append(everything)
+        if trouble == "database away" and len(sent_everything) == 1:
+            raise OperationalError
+        return SweepReport()
+
+    def look() -> BrokerState:
+        away = trouble == "broker away" and not sent_everything
+        return BrokerState.AWAY if away else BrokerState.READY
+
+    monkeypatch.setattr(requeue_pending, "sweep", sweep)
+    monkeypatch.setattr(requeue_pending, "look_at_broker", look)
+    sweeper_process(lambda: wait_until(lambda: len(sent_everything) >= 3))
+    assert sent_everything[:3] == [True, True, False]
 
 
 def test_ten_at_once_do_no_harm() -> None:
