@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import dramatiq
 from django.contrib.admin import AdminSite
@@ -15,10 +15,8 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from jobs import engines, tasks
-from jobs.admin_lists import COUNTED
+from jobs.admin_lists import COUNTED, DAY
 from jobs.models import Chunk, Job, JobStatus, WorkerProcess
-
-DAY: Final = timedelta(hours=24)
 
 
 class VerbatimAdminSite(AdminSite):

@@ -32,7 +32,7 @@ dramatiq.get_broker().declare_queue(engines.LOCAL_QUEUE)
 @dramatiq.actor(
     queue_name=engines.REMOTE_QUEUE,
     # For what hangs in spite of every other limit. It must not strike a thread that waits for the
-    # database to come back with a result in its hands, which takes a lease at most.
+    # database with a result in its hands: a lease at most to write it, another to finish the job.
     time_limit=int(settings.LEASE_SECONDS * 3 * 1000),
 )
 def transcribe_chunk(job_id: str, index: int, engine: str) -> None:

@@ -31,6 +31,7 @@ from asr.registry import ENGINES
 BASE_DIR = Path(__file__).resolve().parent.parent
 VENDOR_OPENAI_URL = "https://api.openai.com/v1"
 LAST_REDIS_DATABASE = 15  # of a stock Redis
+WRITE_SECONDS = 5  # what a claim outlives its engine call by at least, to write the result
 
 
 class InvalidEnvironmentError(Exception):
@@ -64,7 +65,7 @@ class Environment(BaseModel):
         "", description="engines that stand in while one's breaker is open, by commas, in order"
     )
     breaker_seconds: float = Field(
-        30, gt=0, le=3600, description="how often an engine that is down is tried again"
+        30, ge=1, le=3600, description="how often an engine that is down is tried again"
     )
     openai_api_key: str = Field("", description="key of the engine openai")
     openai_base_url: str = Field(
@@ -75,7 +76,10 @@ class Environment(BaseModel):
         120, gt=0, le=3600, description="the longest one engine call may take in all"
     )
     lease_seconds: float | None = Field(
-        None, gt=0, description="how long a claim holds; ENGINE_DEADLINE_SECONDS + 30 if unset"
+        None,
+        gt=0,
+        le=7200,
+        description="how long a claim holds; ENGINE_DEADLINE_SECONDS + 30 if unset",
     )
     dead_letter_retry_hours: float | None = Field(
         None,
@@ -128,8 +132,11 @@ class Environment(BaseModel):
                 "ASR_ENGINE=openai needs OPENAI_API_KEY, or an OPENAI_BASE_URL of your own"
             )
         self._check_fallback()
-        if self.lease_seconds and self.lease_seconds <= self.engine_deadline_seconds:
-            raise ValueError("LEASE_SECONDS must be above ENGINE_DEADLINE_SECONDS")
+        shortest_lease = self.engine_deadline_seconds + WRITE_SECONDS
+        if self.lease_seconds and self.lease_seconds < shortest_lease:
+            raise ValueError(
+                f"LEASE_SECONDS must be at least ENGINE_DEADLINE_SECONDS + {WRITE_SECONDS}"
+            )
         for name, url, schemes in (
             ("DATABASE_URL", self.database_url, {"postgres", "postgresql", "sqlite"}),
             ("REDIS_URL", self.redis_url, {"redis", "rediss", "unix"}),

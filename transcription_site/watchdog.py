@@ -2,7 +2,7 @@
 
 Dramatiq lives on with threads that have died, with messages that an outage of Redis stranded in
 its memory, and after its master process was killed; each was tried. Ending is cheap: the stop is
-the orderly one, which gives the claims back at no cost.
+the orderly one, which gives the claims back. Calls under way are made again; no attempt is lost.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from jobs import actions, cache, tasks
 from jobs.api.authentication import Caller
 from jobs.api.errors import AnotherUser, Conflict, Erased, ErrorSerializer, from_refusals
 from jobs.api.pagination import CachedFirstPage, NewestFirst
-from jobs.api.parsers import JSONParser, MultiPartParser
 from jobs.api.serializers import (
     AcceptedSerializer,
     SearchSerializer,
@@ -68,7 +67,6 @@ class TranscribeViewSet(GenericViewSet[Any]):
     """Hand in the audio chunks of one recording, get a job."""
 
     serializer_class = SubmissionSerializer
-    parser_classes = [JSONParser, MultiPartParser]
 
     @extend_schema(
         operation_id="transcribe",
