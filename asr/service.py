@@ -22,14 +22,33 @@ class TranscriptionService(ABC):
 
     Constructors are cheap and raise EngineMisconfigured when an option is missing: a process that
     only checks options builds engines too. SDKs and models are loaded by the first `transcribe`.
+
+    `model` names what recognises, as the configuration has it; `capabilities` may depend on it.
     """
 
     name: ClassVar[str]
-    capabilities: ClassVar[Capabilities]
+    model: str
+    capabilities: Capabilities
 
     @abstractmethod
     def transcribe(self, request: AudioRequest) -> Recognition:
         """Recognise one file; may be called by many threads at once. Raises AsrError only."""
+
+    @abstractmethod
+    def verify(self, limit: float) -> None:
+        """Find out within `limit` seconds whether the engine would work, as cheaply as it goes.
+
+        Raises:
+            EngineMisconfigured: it refuses: the key, the model or the address is wrong.
+            EngineUnavailable: it could not be asked.
+        """
+
+    def prepare(self) -> None:  # noqa: B027  (most engines need nothing)
+        """Fetch what the first `transcribe` would have to wait for; called when a worker starts.
+
+        Raises:
+            EngineMisconfigured: it cannot be had; the message is for the terminal.
+        """
 
     def refusal(
         self, *, language: str | None, vocabulary: Collection[str], diarize: bool

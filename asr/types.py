@@ -60,24 +60,44 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioRequest:
-    """One file to be recognised within `deadline_seconds`, with the options of its job."""
+    """One file to be recognised within `deadline_seconds`, with the options of its job.
+
+    `expected_language` is what the chunks before it were spoken in, for an engine that detects the
+    language and is in doubt: a hint and no order. Like `language` it is a language tag.
+    """
 
     data: bytes
     info: AudioInfo
     language: str | None = None
+    expected_language: str | None = None
     vocabulary: tuple[str, ...] = ()
     diarize: bool = False
     deadline_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the vendor says that it counted; None where it does not say."""
+
+    seconds: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recognition:
-    """What an engine heard; no segments when there was nothing to hear."""
+    """What an engine heard; no segments when there was nothing to hear.
+
+    `language_confidence` lies between 0 and 1; None where the language was given or the engine
+    does not say.
+    """
 
     segments: tuple[Segment, ...]
     engine: str
     model: str
     language: str | None = None
+    language_confidence: float | None = None
+    usage: Usage | None = None
 
     @property
     def text(self) -> str:
@@ -98,15 +118,22 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an engine can do. `languages` None: any language with an ISO 639-1 code."""
+    """What an engine can do.
+
+    `languages` None: any language with an ISO 639-1 code. `max_seconds` and `max_bytes` are the
+    most that it takes in one file. `price_per_minute` is the vendor's list price in US dollars for
+    a minute of sound; 0 where nobody is paid, None where it is not known.
+    """
 
     languages: frozenset[str] | None
     words: bool
     vocabulary: bool
     diarization: bool
     runs_locally: bool
+    detects_language: bool = False
     max_seconds: float | None = None
     max_bytes: int | None = None
+    price_per_minute: float | None = None
 
 
 def segments_to_json(segments: Iterable[Segment]) -> list[dict[str, Any]]:
