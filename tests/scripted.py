@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from asr.errors import AsrError
 from asr.service import TranscriptionService
 from asr.types import AudioRequest, Capabilities, Recognition
 from tests.factories import recognition
@@ -17,6 +18,7 @@ class ScriptedEngine(TranscriptionService):
     """Works off its script, then says "word" for ever. It refuses requests that make no sense."""
 
     name = "scripted"
+    model = "m"
     capabilities = Capabilities(
         languages=None, words=True, vocabulary=True, diarization=True, runs_locally=False
     )
@@ -25,7 +27,16 @@ class ScriptedEngine(TranscriptionService):
         self.calls: list[AudioRequest] = []
         self.steps: list[Step] = []
         self.otherwise: Step = "word"
+        self.verified = 0
+        self.refuses: AsrError | None = None
         self._lock = threading.Lock()
+
+    def verify(self, limit: float) -> None:
+        """Raises what `refuses` holds."""
+        assert 0 < limit <= 120
+        self.verified += 1
+        if self.refuses is not None:
+            raise self.refuses
 
     def transcribe(self, request: AudioRequest) -> Recognition:
         assert isinstance(request, AudioRequest)

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class OpenAIEngine(TranscriptionService):
             raise EngineMisconfigured("the engine openai needs an http or https address")
         self._pool = pool
         self._api_key = api_key or "none"  # the SDK insists on one
-        self._model = model
+        self.model = model
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
 
@@ -74,6 +75,11 @@ class OpenAIEngine(TranscriptionService):
                 "engine_bad_response", "the engine's answer cannot be read"
             ) from error
 
+    def verify(self, limit: float) -> None:
+        """See `TranscriptionService.verify`; asks about the model, which is free."""
+        with self._told_apart():
+            self._connected().models.with_raw_response.retrieve(self.model, timeout=limit)
+
     def close(self) -> None:
         """See `TranscriptionService.close`."""
         if self._client is not None:
@@ -88,8 +94,8 @@ class OpenAIEngine(TranscriptionService):
         return "audio.flac", self._pool.run(to_flac, request.data, seconds, limit=limit)
 
     def _fields(self, request: AudioRequest, file: tuple[str, bytes]) -> dict[str, Any]:
-        fields: dict[str, Any] = {"file": file, "model": self._model, "response_format": "json"}
-        if not self._model.startswith("gpt-"):  # these know "json" only
+        fields: dict[str, Any] = {"file": file, "model": self.model, "response_format": "json"}
+        if not self.model.startswith("gpt-"):  # these know "json" only
             fields["response_format"] = "verbose_json"
             fields["timestamp_granularities"] = ["word", "segment"]
         if request.language:
@@ -99,16 +105,21 @@ class OpenAIEngine(TranscriptionService):
         return fields
 
     def _post(self, fields: dict[str, Any], deadline: float) -> bytes:
-        client = self._connected()
+        timeout = max(0.0, deadline - time.monotonic())
+        with self._told_apart():
+            transcriptions = self._connected().audio.transcriptions
+            return transcriptions.with_raw_response.create(**fields, timeout=timeout).content
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """Turn the SDK's errors into ours."""
+        self._connected()
         import openai  # noqa: PLC0415  (heavy; loaded by the line above)
 
         from asr import deadline_http  # noqa: PLC0415
 
-        timeout = max(0.0, deadline - time.monotonic())
         try:
-            response = client.audio.transcriptions.with_raw_response.create(
-                **fields, timeout=timeout
-            )
+            yield
         except openai.APITimeoutError:
             raise EngineUnavailable("engine_timeout", "the engine did not answer in time") from None
         except openai.APIStatusError as error:
@@ -118,7 +129,6 @@ class OpenAIEngine(TranscriptionService):
                 detail = "the engine's answer is too large or compressed"
                 raise EngineUnavailable("engine_bad_response", detail) from None
             raise EngineUnavailable("engine_error", "the engine cannot be reached") from None
-        return response.content
 
     def _connected(self) -> OpenAI:
         """One client for all threads, made by the first: its SDK takes a second to load."""
@@ -149,7 +159,7 @@ class OpenAIEngine(TranscriptionService):
         return Recognition(
             segments=segments,
             engine=self.name,
-            model=self._model,
+            model=self.model,
             language=language_code(answer.get("language") or "") or request.language,
         )
 

@@ -28,12 +28,14 @@ class PocketSphinxEngine(TranscriptionService):
     """Recognises English in a child process; needs neither network nor key."""
 
     name = "pocketsphinx"
+    model = MODEL
     capabilities = Capabilities(
         languages=frozenset({"en"}),
         words=True,
         vocabulary=False,
         diarization=False,
         runs_locally=True,
+        price_per_minute=0.0,
     )
 
     def __init__(self, *, pool: ChildPool) -> None:
@@ -47,7 +49,16 @@ class PocketSphinxEngine(TranscriptionService):
             request.info.duration_seconds + _LENGTH_MARGIN_SECONDS,
             limit=request.deadline_seconds,
         )
-        return Recognition(segments=segments, engine=self.name, model=MODEL, language="en")
+        return Recognition(segments=segments, engine=self.name, model=self.model, language="en")
+
+    def verify(self, limit: float) -> None:
+        """See `TranscriptionService.verify`; loads the model in a child process."""
+        self._pool.run(load, limit=limit)
+
+
+def load() -> None:
+    """Load the model, if it is not loaded yet. For a child process."""
+    _loaded_decoder()
 
 
 def recognise(data: bytes, max_seconds: float) -> tuple[Segment, ...]:
