@@ -9,8 +9,8 @@ from typing import Any
 
 # Han, kana, bopomofo, their punctuation and full-width forms: scripts written without spaces.
 # Hangul is left out: Korean puts spaces between words.
-_CJK = "\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
-_SPACE_WITHIN_CJK = re.compile(f"(?<=[{_CJK}]) (?=[{_CJK}])")
+CJK = "\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+_SPACE_WITHIN_CJK = re.compile(f"(?<=[{CJK}]) (?=[{CJK}])")
 
 
 def join_text(pieces: Iterable[str]) -> str:
@@ -106,14 +106,22 @@ class Recognition:
 
     @property
     def confidence(self) -> float | None:
-        """The mean over all words; a word without its own counts with its segment's."""
-        known = [
-            confidence
-            for segment in self.segments
-            for word in segment.words
-            if (confidence := _first_known(word.confidence, segment.confidence)) is not None
-        ]
-        return sum(known) / len(known) if known else None
+        """See `mean_confidence`."""
+        return mean_confidence(self.segments)
+
+
+def mean_confidence(segments: Iterable[Segment]) -> float | None:
+    """The mean over all words; a word without its own counts with its segment's.
+
+    None where no word's is known.
+    """
+    known = [
+        confidence
+        for segment in segments
+        for word in segment.words
+        if (confidence := _first_known(word.confidence, segment.confidence)) is not None
+    ]
+    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

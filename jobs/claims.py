@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import random
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,15 +18,18 @@ from django.conf import settings
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from asr.breaker import Call
 from asr.errors import AsrError, EngineUnavailable
-from asr.types import AudioInfo, Recognition, segments_to_json
+from asr.types import Recognition, segments_to_json
 from jobs import liveness
+from jobs.attempts import Again, Attempt, Claim
 from jobs.models import (
     MAX_ERRORS,
     MESSAGE_PATIENCE,
+    CallOutcome,
     Chunk,
+    ChunkQuerySet,
     ChunkStatus,
+    EngineCall,
     EventType,
     JobGoneError,
     JobStatus,
@@ -38,67 +41,6 @@ RETRY_BASE_SECONDS = 2.0  # the waits between attempts: 2, 4, 8 s, each up to a 
 LONGEST_WAIT_SECONDS = 3600.0  # whatever an engine asks for
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Again:
-    """When a chunk is due again, and for which engine."""
-
-    seconds: float
-    engine: str
-    counted: bool = False
-    """Whether an attempt was spent; waiting for an engine that is down or busy costs none."""
-
-    @property
-    def needs_message(self) -> bool:
-        """Long waits are left to the sweeper: delayed messages lie in a worker's memory."""
-        return self.seconds <= MESSAGE_PATIENCE.total_seconds()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The right to write one chunk's result, until the lease runs out."""
-
-    job_id: UUID
-    index: int
-    token: UUID
-    audio_path: str
-    engine: str
-    own_engine: str
-    probe: bool
-    language: str | None
-    vocabulary: tuple[str, ...]
-    diarize: bool
-
-    @property
-    def stands_in(self) -> bool:
-        """Whether the job was submitted for another engine."""
-        return self.engine != self.own_engine
-
-
-@dataclass(kw_only=True)
-class Attempt:
-    """What is known of a chunk so far, also when the attempt fails half-way."""
-
-    claim: Claim
-    call: Call = field(default_factory=Call)
-    started: float = field(default_factory=time.monotonic)
-    info: AudioInfo | None = None
-    granted_seconds: float | None = None
-    """What was left of the deadline when the engine was asked; None before."""
-    recognition: Recognition | None = None
-
-    @property
-    def remaining_seconds(self) -> float:
-        """Of the deadline, which covers decoding and recognising: the lease outlives both."""
-        return settings.ENGINE_DEADLINE_SECONDS - (time.monotonic() - self.started)
-
-    @property
-    def measured(self) -> dict[str, float]:
-        seconds = {"processing_seconds": time.monotonic() - self.started}
-        if self.info is not None:
-            seconds["duration_seconds"] = self.info.duration_seconds
-        return seconds
 
 
 def claim_chunk(
@@ -127,6 +69,7 @@ def claim_chunk(
                 worker_id=worker_id,
                 started_time=Now(),
                 dispatches=0,
+                recognition_key="",  # known again when the file has been opened
             )
             if not taken:
                 return None
@@ -139,6 +82,7 @@ def claim_chunk(
     return Claim(
         job_id=job_id,
         index=index,
+        user_id=job.user_id,
         token=token,
         audio_path=path,
         engine=engine or job.engine,
@@ -152,19 +96,21 @@ def claim_chunk(
 
 def record_result(attempt: Attempt, recognition: Recognition) -> bool:
     """Write what was recognised; False when the claim was over and nothing was written."""
-    claim = attempt.claim
     return _end_claim(
-        claim,
+        attempt.claim,
         ChunkStatus.COMPLETED,
         EventType.CHUNK_COMPLETED,
         {"text": recognition.text},
+        closing=partial(_close_call, attempt, CallOutcome.ANSWERED, usage=recognition.usage),
         ended_time=Now(),
         text=recognition.text,
         segments=segments_to_json(recognition.segments),
         engine=recognition.engine,
         model=recognition.model,
         language=recognition.language,
+        language_confidence=recognition.language_confidence,
         confidence=recognition.confidence,
+        deduplicated=attempt.deduplicated,
         error_code="",
         error_detail="",
         error_recoverable=None,
@@ -188,7 +134,9 @@ def record_error(attempt: Attempt, error: AsrError) -> Again | None:
         .filter(job_id=claim.job_id, index=claim.index, lease_token=claim.token)
         .first()
     )
+    closing = partial(_close_call, attempt, _outcome_of(error), error_code=error.code)
     if errors is None:
+        closing()
         return None
     columns: dict[str, Any] = {
         "error_code": error.code,
@@ -204,15 +152,29 @@ def record_error(attempt: Attempt, error: AsrError) -> Again | None:
         columns["attempts"] = F("attempts") - 1
     if not error.recoverable or errors >= MAX_ERRORS:
         columns["ended_time"] = Now()
-        _end_claim(claim, ChunkStatus.FAILED, EventType.CHUNK_FAILED, cause, **columns)
+        failed = (ChunkStatus.FAILED, EventType.CHUNK_FAILED)
+        _end_claim(claim, *failed, cause, closing=closing, **columns)
         return None
     if wait is None:
         again = Again(seconds=backoff(errors), engine=claim.engine, counted=True)
     else:
         again = Again(seconds=wait, engine=claim.own_engine)
     columns |= _due(again)
-    written = _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, cause, **columns)
+    waits = (ChunkStatus.PENDING, EventType.CHUNK_PENDING)
+    written = _end_claim(claim, *waits, cause, closing=closing, **columns)
     return again if written else None
+
+
+def _outcome_of(error: AsrError) -> CallOutcome:
+    """Without an answer nobody can say whether the vendor did the work, and will bill it."""
+    if not isinstance(error, EngineUnavailable):
+        return CallOutcome.REFUSED
+    return CallOutcome.UNKNOWN if error.code == "engine_timeout" else CallOutcome.FAILED
+
+
+def _close_call(attempt: Attempt, outcome: CallOutcome, **columns: Any) -> None:
+    if attempt.call_id is not None:
+        EngineCall.objects.close(attempt.call_id, outcome, **columns)
 
 
 def _free_wait(attempt: Attempt, error: AsrError) -> float | None:
@@ -231,12 +193,17 @@ def postpone(job_id: UUID, index: int, again: Again) -> Again | None:
     waiting = Chunk.objects.due().filter(job_id=job_id, index=index)
     try:
         with changing(job_id) as change:
-            if change.job.ended or not waiting.update(dispatches=0, **_due(again)):
+            if change.job.ended or wait_on(waiting, again) is None:
                 return None
             change.delay("engine_unavailable")
     except JobGoneError:
         return None
     return again
+
+
+def wait_on(waiting: ChunkQuerySet, again: Again) -> Again | None:
+    """Let chunks that wait already wait on; None when there are none any more."""
+    return again if waiting.update(dispatches=0, **_due(again)) else None
 
 
 def _due(again: Again) -> dict[str, Any]:
@@ -251,17 +218,15 @@ def after_window(seconds: float) -> float:
     return seconds + random.uniform(0.0, settings.BREAKER_SECONDS / 4)  # noqa: S311
 
 
-def give_back(claim: Claim) -> bool:
-    """Undo the claim as if it had not been: somebody else is to take the chunk at once."""
-    return _end_claim(
-        claim,
-        ChunkStatus.PENDING,
-        EventType.CHUNK_PENDING,
-        {},
-        attempts=F("attempts") - 1,
-        not_before=Now(),
-        resend_time=Now(),
-    )
+def give_back(claim: Claim, again: Again | None = None, **columns: Any) -> bool:
+    """Undo the claim as if it had not been.
+
+    Args:
+        again: when the chunk is due; by default somebody else is to take it at once.
+    """
+    due = {"not_before": Now(), "resend_time": Now()} if again is None else _due(again)
+    columns |= {"attempts": F("attempts") - 1, **due}
+    return _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, {}, **columns)
 
 
 def backoff(errors: int) -> float:
@@ -270,17 +235,29 @@ def backoff(errors: int) -> float:
 
 
 def _end_claim(
-    claim: Claim, to: ChunkStatus, event: EventType, data: dict[str, Any], **columns: Any
+    claim: Claim,
+    to: ChunkStatus,
+    event: EventType,
+    data: dict[str, Any],
+    *,
+    closing: Callable[[], None] = lambda: None,
+    **columns: Any,
 ) -> bool:
-    """Move a claimed chunk on, if the claim still holds."""
+    """Move a claimed chunk on, if the claim still holds.
+
+    Args:
+        closing: completes the ledger, whether or not the claim still holds: the call was made.
+    """
     try:
         with changing(claim.job_id) as change:
+            closing()
             written = change.move_chunk(
                 claim.index, to, event, data, where=Q(lease_token=claim.token), **columns
             )
             if written and claim.probe and to == ChunkStatus.COMPLETED:
                 change.delay("")  # the engine is back
     except JobGoneError:
+        closing()
         written = False
     if not written:
         logger.info("Chunk %s[%d]: the claim was over", claim.job_id, claim.index)

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import transaction
 
 from asr.stitch import Part, Stitched, stitch
-from asr.types import segments_from_json, segments_to_json
+from asr.types import mean_confidence, segments_from_json, segments_to_json
 from jobs import cache
 from jobs.models import (
     ENDED_CHUNK,
@@ -22,6 +22,7 @@ from jobs.models import (
     JobStatus,
     Transcript,
     changing,
+    common_language,
 )
 
 
@@ -53,7 +54,10 @@ def end_job(change: JobChange, to: JobStatus, event: EventType, chunks: Iterable
             "text": stitched.text,
             "segments": segments_to_json(stitched.segments),
             "gaps": _gaps_to_json(stitched),
-            "language": _common_language(chunks),
+            "language": common_language(
+                (chunk.language, chunk.duration_seconds) for chunk in chunks
+            ),
+            "confidence": mean_confidence(stitched.segments),
             "duration_seconds": stitched.duration_seconds,
         },
     )
@@ -87,12 +91,3 @@ def _gaps_to_json(stitched: Stitched) -> list[dict[str, Any]]:
         }
         for gap in stitched.gaps
     ]
-
-
-def _common_language(chunks: Iterable[Chunk]) -> str | None:
-    """The language of most of the recognised time; None when no engine named one."""
-    seconds: dict[str, float] = {}
-    for chunk in chunks:
-        if chunk.language:
-            seconds[chunk.language] = seconds.get(chunk.language, 0) + (chunk.duration_seconds or 0)
-    return max(seconds, key=lambda language: seconds[language], default=None)

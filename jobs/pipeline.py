@@ -7,6 +7,7 @@ number of times: the conditional moves of `JobChange` let one caller through.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
@@ -17,16 +18,16 @@ from django.db.models import Exists
 from asr.audio import MIN_RECOGNISABLE_SECONDS, inspect
 from asr.errors import (
     AsrError,
+    AudioRejected,
     ChildCrashed,
     ChildTimeout,
     EngineMisconfigured,
     EngineUnavailable,
 )
-from asr.types import AudioRequest, Recognition
-from jobs import breakers, engines, storage
+from asr.types import AudioRequest, Capabilities, Recognition
+from jobs import breakers, engines, recognitions, storage
+from jobs.attempts import Again, Attempt
 from jobs.claims import (
-    Again,
-    Attempt,
     after_window,
     claim_chunk,
     give_back,
@@ -37,7 +38,7 @@ from jobs.claims import (
 from jobs.database import insist, release_connection
 from jobs.finishing import finish_job
 from jobs.interruption import Stopping, interruptible
-from jobs.models import Chunk, Job
+from jobs.models import Chunk, EngineCall, Job
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def transcribe(job_id: UUID, index: int, engine: str | None = None) -> Again | N
     engine = engine or Job.objects.values_list("engine", flat=True).filter(pk=job_id).first()
     if engine is None:
         return None
+    if again := recognitions.look_again(job_id, index, engine):
+        return again
     release_connection()
     with breakers.admit(engine) as call:
         if not call.admitted:
@@ -80,9 +83,19 @@ def _work(attempt: Attempt) -> Again | None:
 
 
 def _try(attempt: Attempt) -> Again | None:
-    """Recognise and write down what came of it."""
-    error = _failure_of(attempt)
-    _tell_breaker(attempt, error)
+    """Open the file, look whether its sound is known, ask, and write down what came of it."""
+    error = _failure_of(_open, attempt)
+    if error is None and attempt.recognition is None:
+        try:
+            again = insist(partial(recognitions.begin, attempt))
+        except recognitions.ClaimOverError:
+            return None
+        if again is not None:
+            return again
+        release_connection()
+        if attempt.recognition is None:
+            error = _failure_of(_ask, attempt)
+            _tell_breaker(attempt, error)
     if error is None:
         error = _keep(attempt)
     elif attempt.claim.stands_in and isinstance(error, EngineMisconfigured):
@@ -93,17 +106,63 @@ def _try(attempt: Attempt) -> Again | None:
     return None if error is None else insist(partial(record_error, attempt, error))
 
 
-def _failure_of(attempt: Attempt) -> AsrError | None:
-    """Recognise; None when that went well."""
+def _failure_of(step: Callable[[Attempt], None], attempt: Attempt) -> AsrError | None:
+    """Take a step that waits and holds nothing; None when it went well.
+
+    Raises:
+        Stopping: the process is to stop.
+    """
     try:
         with interruptible():
-            attempt.recognition = recognise(attempt)
+            step(attempt)
     except AsrError as error:
         return error
     except Exception:
         logger.exception("Chunk %s[%d]: unexpected", attempt.claim.job_id, attempt.claim.index)
         return EngineUnavailable("engine_error", "an unexpected error in the service")
     return None
+
+
+def _open(attempt: Attempt) -> None:
+    """Read and measure the file, and find its engine."""
+    claim = attempt.claim
+    attempt.data = storage.read_audio(claim.audio_path)
+    attempt.info = inspect(
+        engines.child_pool(),
+        attempt.data,
+        max_seconds=settings.AUDIO_MAX_SECONDS,
+        limit=attempt.remaining_seconds,
+    )
+    attempt.engine = engines.get(claim.engine)
+    if attempt.info.duration_seconds < MIN_RECOGNISABLE_SECONDS:
+        attempt.recognition = Recognition(segments=(), engine=claim.engine, model="")
+        return
+    if not _is_within_limits(attempt.engine.capabilities, attempt):
+        detail = f"the audio is longer or larger than the engine {claim.engine} takes"
+        if claim.stands_in:
+            raise EngineMisconfigured(detail)
+        raise AudioRejected("audio_too_long", detail)
+
+
+def _is_within_limits(can: Capabilities, attempt: Attempt) -> bool:
+    within_length = attempt.known_info.duration_seconds <= (can.max_seconds or float("inf"))
+    return within_length and len(attempt.data) <= (can.max_bytes or float("inf"))
+
+
+def _ask(attempt: Attempt) -> None:
+    """Call the engine."""
+    claim = attempt.claim
+    request = AudioRequest(
+        data=attempt.data,
+        info=attempt.known_info,
+        language=claim.language,
+        expected_language=attempt.expected_language,
+        vocabulary=claim.vocabulary,
+        diarize=claim.diarize,
+        deadline_seconds=attempt.remaining_seconds,
+    )
+    attempt.granted_seconds = request.deadline_seconds
+    attempt.recognition = attempt.known_engine.transcribe(request)
 
 
 def _tell_breaker(attempt: Attempt, error: AsrError | None) -> None:
@@ -132,39 +191,12 @@ def _keep(attempt: Attempt) -> AsrError | None:
 
 def settle(attempt: Attempt) -> None:
     """End an interrupted attempt: its result is kept if there is one."""
-    if attempt.recognition is None:
-        give_back(attempt.claim)
-    else:
+    if attempt.recognition is not None:
         record_result(attempt, attempt.recognition)
-
-
-def recognise(attempt: Attempt) -> Recognition:
-    """Read, check and recognise; no database connection is held meanwhile.
-
-    Raises:
-        AsrError: recoverable or not, as its class says.
-    """
-    claim = attempt.claim
-    data = storage.read_audio(claim.audio_path)
-    attempt.info = inspect(
-        engines.child_pool(),
-        data,
-        max_seconds=settings.AUDIO_MAX_SECONDS,
-        limit=attempt.remaining_seconds,
-    )
-    engine = engines.get(claim.engine)
-    if attempt.info.duration_seconds < MIN_RECOGNISABLE_SECONDS:
-        return Recognition(segments=(), engine=claim.engine, model="")
-    request = AudioRequest(
-        data=data,
-        info=attempt.info,
-        language=claim.language,
-        vocabulary=claim.vocabulary,
-        diarize=claim.diarize,
-        deadline_seconds=attempt.remaining_seconds,
-    )
-    attempt.granted_seconds = request.deadline_seconds
-    return engine.transcribe(request)
+        return
+    give_back(attempt.claim)
+    if attempt.call_id is not None and attempt.granted_seconds is None:  # nobody was asked
+        EngineCall.objects.filter(pk=attempt.call_id).delete()
 
 
 def _without(engine: str, job_id: UUID, index: int, seconds: float) -> Again | None:

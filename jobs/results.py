@@ -59,6 +59,7 @@ def transcript_result(
             _chunk_result(chunk, start) for chunk, start in zip(chunks, starts, strict=True)
         ],
         "language": transcript.language if transcript else None,
+        "confidence": transcript.confidence if transcript else None,
         "durationSeconds": transcript.duration_seconds if transcript else None,
         "transcription": transcript.text if transcript else None,
         "gaps": transcript.gaps if transcript else [],
@@ -75,9 +76,10 @@ def _chunk_result(chunk: Chunk, start: float | None) -> dict[str, Any]:
         "durationSeconds": chunk.duration_seconds,
         "processingSeconds": chunk.processing_seconds,
         "language": chunk.language,
+        "languageConfidence": chunk.language_confidence,
         "confidence": chunk.confidence,
         "engine": chunk.engine or None,
-        "deduplicated": False,
+        "deduplicated": chunk.deduplicated,
         "error": {
             "code": chunk.error_code,
             "detail": chunk.error_detail,

@@ -15,6 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
+from asr.types import Capabilities
 from jobs import cache, engines, storage
 from jobs.crashpoints import crashpoint
 from jobs.models import (
@@ -119,7 +120,7 @@ def check(submission: Submission) -> None:
         raise SubmissionRefused(
             Refusal(code="audio_chunk_count", detail=detail, attr=submission.field)
         )
-    _check_options(submission)
+    most = min(settings.AUDIO_MAX_BYTES, _checked_engine(submission).max_bytes or float("inf"))
     if submission.uploads:
         sizes: Sequence[int | Refusal] = [upload.size or 0 for upload in submission.uploads]
     else:
@@ -128,7 +129,7 @@ def check(submission: Submission) -> None:
     refusals = [
         refusal
         for position, size in enumerate(sizes)
-        if (refusal := _judge(size, f"{submission.field}.{position}")) is not None
+        if (refusal := _judge(size, f"{submission.field}.{position}", most)) is not None
     ]
     if refusals:
         raise SubmissionRefused(*refusals)
@@ -183,18 +184,19 @@ def _size_or_refusal(path: str, attr: str) -> int | Refusal:
         return Refusal(code="audio_not_found", detail="There is no such file.", attr=attr)
 
 
-def _judge(size: int | Refusal, attr: str) -> Refusal | None:
+def _judge(size: int | Refusal, attr: str, most: float) -> Refusal | None:
     if isinstance(size, Refusal):
         return size
     if size == 0:
         return Refusal(code="audio_empty", detail="The file has 0 bytes.", attr=attr)
-    if size > settings.AUDIO_MAX_BYTES:
-        detail = f"The file has {size} bytes; at most {settings.AUDIO_MAX_BYTES} are taken."
+    if size > most:
+        detail = f"The file has {size} bytes; at most {most} are taken."
         return Refusal(code="audio_too_large", detail=detail, attr=attr)
     return None
 
 
-def _check_options(submission: Submission) -> None:
+def _checked_engine(submission: Submission) -> Capabilities:
+    """What the engine can do, once it is known to honour all that is asked for."""
     name = submission.engine or settings.ASR_ENGINE
     try:
         engine = engines.get(name)
@@ -212,6 +214,7 @@ def _check_options(submission: Submission) -> None:
     if option is not None:
         detail = f"The engine {name!r} cannot honour what is asked for as {option}."
         raise SubmissionRefused(Refusal(code="unsupported_option", detail=detail, attr=option))
+    return engine.capabilities
 
 
 def _fingerprint(submission: Submission) -> str:

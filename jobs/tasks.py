@@ -16,7 +16,7 @@ from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
 from dramatiq.brokers.redis import RedisBroker
 
-from jobs import claims, engines, finishing, pipeline, sweeper
+from jobs import attempts, engines, finishing, pipeline, sweeper
 from jobs.database import release_connection
 from jobs.interruption import Stopping
 from jobs.models import Chunk, ChunkStatus, JobGoneError, changing
@@ -138,7 +138,7 @@ def _message(job_id: UUID, index: int, engine: str) -> dramatiq.Message[None]:
     return message.copy(queue_name=engines.queue_of(engine))
 
 
-def _send_again(job_id: UUID, index: int, again: claims.Again) -> None:
+def _send_again(job_id: UUID, index: int, again: attempts.Again) -> None:
     """Send a chunk's message to the queue of the engine that is next; the sweeper is the belt."""
     delay = int(again.seconds * 1000) or None
     try:

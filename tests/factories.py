@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from django.db.models.functions import Now
 
 from asr.errors import AsrError, EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment, Word
-from jobs import claims, finishing
+from jobs import attempts, claims, finishing
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -30,6 +31,7 @@ from jobs.models import (
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 MANIFEST: list[dict[str, Any]] = json.loads((SAMPLES / "manifest.json").read_text())
+_amplitudes = count(1)
 A_DAY = timedelta(hours=24)
 
 
@@ -91,25 +93,25 @@ def make_failed_job(*texts: str | None, user_id: str = "alice") -> Job:
     return job
 
 
-def claim(job: Job, index: int = 0) -> claims.Claim:
+def claim(job: Job, index: int = 0) -> attempts.Claim:
     claimed = claims.claim_chunk(job.pk, index)
     assert claimed is not None
     return claimed
 
 
-def complete(claimed: claims.Claim, text: str = "word", seconds: float = 1.0) -> bool:
+def complete(claimed: attempts.Claim, text: str = "word", seconds: float = 1.0) -> bool:
     return claims.record_result(attempt(claimed, seconds), recognition(text))
 
 
-def fail(claimed: claims.Claim, error: AsrError | None = None) -> claims.Again | None:
+def fail(claimed: attempts.Claim, error: AsrError | None = None) -> attempts.Again | None:
     return claims.record_error(attempt(claimed, None), error or passing())
 
 
-def attempt(claimed: claims.Claim, seconds: float | None = 1.0) -> claims.Attempt:
+def attempt(claimed: attempts.Claim, seconds: float | None = 1.0) -> attempts.Attempt:
     info = None
     if seconds is not None:
         info = AudioInfo(duration_seconds=seconds, container="wav", digest="")
-    return claims.Attempt(claim=claimed, info=info)
+    return attempts.Attempt(claim=claimed, info=info)
 
 
 def recognition(text: str) -> Recognition:
@@ -167,10 +169,13 @@ def wav(seconds: float = 0.3, *, fill: int = 0) -> bytes:
 
 
 def put_audio(path: str, data: bytes | None = None) -> str:
-    """Put a file under the audio root, as an operator would; its relative path."""
+    """Put a file under the audio root, as an operator would; its relative path.
+
+    Without data it is a sound like no other, so that nothing is known of it.
+    """
     file = Path(settings.AUDIO_ROOT) / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(wav() if data is None else data)
+    file.write_bytes(wav(fill=next(_amplitudes)) if data is None else data)
     return path
 
 

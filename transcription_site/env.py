@@ -67,6 +67,9 @@ class Environment(BaseModel):
     breaker_seconds: float = Field(
         30, ge=1, le=3600, description="how often an engine that is down is tried again"
     )
+    deduplicate: Literal["user", "everyone", "off"] = Field(
+        "user", description="whose earlier words for the same sound are taken again, at no call"
+    )
     openai_api_key: str = Field("", description="key of the engine openai")
     openai_base_url: str = Field(
         VENDOR_OPENAI_URL, description="the vendor, or any server that speaks its API"

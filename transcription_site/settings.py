@@ -236,6 +236,7 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 ENGINE_DEADLINE_SECONDS = env.engine_deadline_seconds
 LEASE_SECONDS = env.lease_seconds or ENGINE_DEADLINE_SECONDS + 30
+DEDUPLICATE = env.deduplicate
 BREAKER_SECONDS = env.breaker_seconds
 ASR_FALLBACK = env.fallback_engines
 DEAD_LETTER_RETRY_HOURS = env.dead_letter_retry_hours

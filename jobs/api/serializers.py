@@ -123,6 +123,7 @@ class ChunkResultSerializer(serializers.Serializer[Any]):
     durationSeconds = serializers.FloatField(allow_null=True)  # noqa: N815
     processingSeconds = serializers.FloatField(allow_null=True)  # noqa: N815
     language = serializers.CharField(allow_null=True)
+    languageConfidence = serializers.FloatField(allow_null=True)  # noqa: N815
     confidence = serializers.FloatField(allow_null=True)
     engine = serializers.CharField(allow_null=True)
     deduplicated = serializers.BooleanField()
@@ -151,6 +152,7 @@ class TranscriptResultSerializer(serializers.Serializer[Any]):
     delayReason = serializers.CharField(allow_null=True)  # noqa: N815
     chunks = ChunkResultSerializer(many=True)
     language = serializers.CharField(allow_null=True)
+    confidence = serializers.FloatField(allow_null=True)
     durationSeconds = serializers.FloatField(allow_null=True)  # noqa: N815
     transcription = serializers.CharField(allow_null=True)
     gaps = GapSerializer(many=True)

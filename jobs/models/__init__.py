@@ -9,9 +9,12 @@ from jobs.models.chunk import (
     MAX_REDRIVES,
     MESSAGE_PATIENCE,
     Chunk,
+    ChunkQuerySet,
     DeadLetter,
+    common_language,
 )
 from jobs.models.clock import from_now, iso_time
+from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, ErasedJob, Job, validate_user_id
@@ -32,9 +35,12 @@ __all__ = [
     "MESSAGE_PATIENCE",
     "SILENCE_LIMIT",
     "AuthToken",
+    "CallOutcome",
     "Chunk",
+    "ChunkQuerySet",
     "ChunkStatus",
     "DeadLetter",
+    "EngineCall",
     "ErasedJob",
     "EventType",
     "IdempotencyKey",
@@ -48,6 +54,7 @@ __all__ = [
     "UserJobIndex",
     "WorkerProcess",
     "changing",
+    "common_language",
     "from_now",
     "iso_time",
     "validate_user_id",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +18,15 @@ MAX_ERRORS: Final = 4  # one attempt and three retries
 MAX_CRASHES: Final = 3  # claims whose worker died or fell silent
 MAX_REDRIVES: Final = 3  # new budgets that the schedule gives to a chunk that failed for good
 MESSAGE_PATIENCE: Final = timedelta(seconds=60)  # until a message counts as lost
+
+
+def common_language(chunks: Iterable[tuple[str | None, float | None]]) -> str | None:
+    """The language of most of the time, of chunks given as language and seconds."""
+    seconds: dict[str, float] = {}
+    for language, duration in chunks:
+        if language:
+            seconds[language] = seconds.get(language, 0.0) + (duration or 0.0)
+    return max(seconds, key=lambda language: seconds[language], default=None)
 
 
 class ChunkQuerySet(models.QuerySet["Chunk"]):
@@ -51,6 +61,11 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
         return self.filter(status=ChunkStatus.IN_PROGRESS).filter(
             Q(lease_expires_time__lt=Now()) | ~Exists(alive)
         )
+
+    def being_recognised(self) -> ChunkQuerySet:
+        """Chunks whose very sound another one is asking the same engine about just now."""
+        same = Chunk.objects.in_progress().filter(recognition_key=OuterRef("recognition_key"))
+        return self.exclude(recognition_key="").filter(Exists(same))
 
     def dead_letters(self) -> ChunkQuerySet:
         """Chunks that failed for good, of jobs that failed.
@@ -115,7 +130,18 @@ class Chunk(models.Model):
     engine = models.CharField(max_length=40, blank=True, default="")
     model = models.CharField(max_length=200, blank=True, default="")
     language = models.CharField(max_length=35, null=True, blank=True)
+    language_confidence = models.FloatField(null=True, blank=True)
     confidence = models.FloatField(null=True, blank=True)
+    recognition_key = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="SHA-256 of the sound, the engine, its model and the options.",
+    )
+    deduplicated = models.BooleanField(
+        default=False, db_default=False, help_text="Another chunk's words for the same sound."
+    )
     text = models.TextField(blank=True, default="")
     segments = models.JSONField(default=list, blank=True, help_text="Times from the chunk's start.")
 
@@ -128,6 +154,11 @@ class Chunk(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["job", "index"], name="chunk_index_is_unique_in_job"),
+            models.UniqueConstraint(
+                fields=["recognition_key"],
+                condition=Q(status=ChunkStatus.IN_PROGRESS) & ~Q(recognition_key=""),
+                name="chunk_is_recognised_by_one_at_a_time",
+            ),
             models.CheckConstraint(
                 condition=Q(status__in=ChunkStatus.values), name="chunk_status_is_known"
             ),
@@ -184,6 +215,11 @@ class Chunk(models.Model):
                 fields=["error_code", "ended_time"],
                 condition=Q(status=ChunkStatus.FAILED),
                 name="chunk_dead_letters_by_code",
+            ),
+            models.Index(
+                fields=["recognition_key"],
+                condition=Q(status=ChunkStatus.COMPLETED) & ~Q(recognition_key=""),
+                name="chunk_recognised_before",
             ),
             # Also by prefix, which PostgreSQL's default operators would not serve.
             models.Index(

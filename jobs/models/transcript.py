@@ -17,6 +17,7 @@ class Transcript(models.Model):
     segments = models.JSONField(default=list, help_text="With words, shifted to the job's time.")
     gaps = models.JSONField(default=list, help_text="What is missing, and why.")
     language = models.CharField(max_length=35, null=True, blank=True)
+    confidence = models.FloatField(null=True, blank=True, help_text="The mean over all words.")
     duration_seconds = models.FloatField()
 
     def __str__(self) -> str:

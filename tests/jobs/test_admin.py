@@ -26,7 +26,7 @@ from django_dramatiq.models import Task
 
 from asr.errors import AudioRejected
 from asr.types import AudioInfo, Recognition, Segment
-from jobs import admin_lists, claims, finishing, liveness, tasks
+from jobs import admin_lists, attempts, claims, finishing, liveness, tasks
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -68,10 +68,10 @@ def submitted(user_id: str = "alice", files: int = 2, title: str = "Monday") -> 
     return submit(Submission(user_id=user_id, uploads=uploads, title=title), caller=user_id).job_id
 
 
-def attempt(job_id: UUID, index: int) -> claims.Attempt:
+def attempt(job_id: UUID, index: int) -> attempts.Attempt:
     claim = claims.claim_chunk(job_id, index)
     assert claim is not None
-    return claims.Attempt(
+    return attempts.Attempt(
         claim=claim, info=AudioInfo(duration_seconds=4.5, container="wav", digest="")
     )
 

@@ -24,7 +24,7 @@ from asr.errors import (
 from asr.service import TranscriptionService
 from asr.types import Capabilities
 from jobs import breakers, engines, interruption, pipeline
-from jobs.claims import Again, Attempt
+from jobs.attempts import Again, Attempt
 from jobs.models import Chunk, Job, JobEvent, from_now
 from jobs.redis_clients import impatient_client
 from tests import factories

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioRequest
-from jobs import actions, claims, finishing, pipeline, tasks
+from jobs import actions, attempts, claims, finishing, pipeline, tasks
 from jobs.interruption import Stopping
 from jobs.models import Chunk, Job, JobEvent, Transcript, WorkerProcess
 from jobs.sweeper import sweep
@@ -209,9 +209,9 @@ def test_a_worker_that_stops_gives_its_chunks_back_for_nothing(
 @pytest.mark.parametrize(("engine", "queue"), [("pocketsphinx", "local"), ("openai", "chunks")])
 def test_a_chunk_goes_to_the_queue_of_the_engine_that_is_next(engine: str, queue: str) -> None:
     job = job_with_audio()
-    tasks._send_again(job.pk, 0, claims.Again(seconds=0.0, engine=engine))
+    tasks._send_again(job.pk, 0, attempts.Again(seconds=0.0, engine=engine))
     assert broker().client.llen(f"dramatiq:{queue}") == 1
-    tasks._send_again(job.pk, 0, claims.Again(seconds=5.0, engine=engine))
+    tasks._send_again(job.pk, 0, attempts.Again(seconds=5.0, engine=engine))
     assert broker().client.llen(f"dramatiq:{queue}.DQ") == 1
 
 
@@ -219,7 +219,7 @@ def test_a_wait_while_the_broker_is_away_is_left_to_the_sweeper(
     redis_elsewhere: Callable[[str], None],
 ) -> None:
     redis_elsewhere("redis://127.0.0.1:1/0")
-    tasks._send_again(uuid4(), 0, claims.Again(seconds=0.0, engine="openai"))
+    tasks._send_again(uuid4(), 0, attempts.Again(seconds=0.0, engine="openai"))
 
 
 # --- the actors, called as functions ---

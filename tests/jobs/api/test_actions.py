@@ -90,7 +90,7 @@ def test_deleting_an_upload_of_two_jobs_takes_both_deletions(
 
 
 def test_a_file_put_there_by_others_survives_its_job(alice: APIClient, audio_root: Path) -> None:
-    factories.put_audio("alice/a.wav")
+    factories.put_audio("alice/a.wav", factories.wav())
     response = alice.post("/transcribe", {"audioChunkPaths": ["alice/a.wav"]})
     assert alice.delete(response["Location"]).status_code == 204
     assert (audio_root / "alice/a.wav").read_bytes() == factories.wav()

@@ -22,7 +22,7 @@ from django.core.management import CommandError, call_command
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment
-from jobs import actions, claims, engines, pipeline
+from jobs import actions, attempts, claims, engines, pipeline
 from jobs.management.commands import transcribe
 from jobs.models import Chunk, ChunkStatus, Job, JobEvent, JobStatus, WorkerProcess
 from transcription_site.env import BASE_DIR
@@ -53,19 +53,19 @@ def heard(text: str) -> Recognition:
     return Recognition(segments=segments, engine="pocketsphinx", model="en-us")
 
 
-Recognise = Callable[[claims.Attempt], Recognition]
+Recognise = Callable[[attempts.Attempt], Recognition]
 
 
 @pytest.fixture
 def recognised_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recognise], None]:
-    """Puts a function in the engine's place."""
+    """Puts a function in the place of file and engine."""
 
     def use(recognise: Recognise) -> None:
-        def measured(attempt: claims.Attempt) -> Recognition:
+        def opened(attempt: attempts.Attempt) -> None:
             attempt.info = AudioInfo(duration_seconds=1.0, container="wav", digest="")
-            return recognise(attempt)
+            attempt.recognition = recognise(attempt)
 
-        monkeypatch.setattr(pipeline, "recognise", measured)
+        monkeypatch.setattr(pipeline, "_open", opened)
 
     return use
 
@@ -124,7 +124,7 @@ def test_an_attempt_that_fails_is_repeated_when_its_wait_is_over(
 ) -> None:
     calls = []
 
-    def recognise(attempt: claims.Attempt) -> Recognition:
+    def recognise(attempt: attempts.Attempt) -> Recognition:
         calls.append(attempt)
         if len(calls) == 1:
             raise EngineUnavailable("engine_error", "a hiccup")
@@ -151,7 +151,7 @@ def test_chunks_that_workers_take_are_not_done_twice(
     settings.LOCAL_PROCESSES = 1
     calls: list[int] = []
 
-    def recognise(attempt: claims.Attempt) -> Recognition:
+    def recognise(attempt: attempts.Attempt) -> Recognition:
         index = attempt.claim.index
         calls.append(index)
         if index == 0:  # a worker takes the next one while this one is at work
@@ -176,7 +176,7 @@ def test_a_chunk_of_a_worker_that_died_is_done_here(
     settings.LOCAL_PROCESSES = 1
     monkeypatch.setattr(transcribe, "REPAIR_EVERY_SECONDS", 0.0)
 
-    def recognise(attempt: claims.Attempt) -> Recognition:
+    def recognise(attempt: attempts.Attempt) -> Recognition:
         job_id = attempt.claim.job_id
         if attempt.claim.index == 0:
             assert claims.claim_chunk(job_id, 1) is not None
@@ -203,7 +203,7 @@ def test_a_job_that_others_end_ends_the_command(
     end: Callable[[UUID], object],
     said: str,
 ) -> None:
-    def recognise(attempt: claims.Attempt) -> Recognition:
+    def recognise(attempt: attempts.Attempt) -> Recognition:
         end(attempt.claim.job_id)
         return heard("too late")
 

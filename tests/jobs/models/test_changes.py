@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from asr.errors import EngineUnavailable
-from jobs import actions, claims, finishing, liveness
+from jobs import actions, attempts, claims, finishing, liveness
 from jobs.models import (
     Chunk,
     ErasedJob,
@@ -96,16 +96,16 @@ class JobLife(RuleBasedStateMachine):
         self.job = factories.make_job(chunks)
         self.job_id = self.job.pk
         self.size = chunks
-        self.claims: list[claims.Claim] = []
-        self.over: list[claims.Claim] = []
+        self.claims: list[attempts.Claim] = []
+        self.over: list[attempts.Claim] = []
         self.finished: dict[int, dict[str, Any]] = {}
         self.claimed_since_retry = [0] * chunks
         self.given_back = [0] * chunks
         self.deleted = False
         self.sent = []
 
-    def take(self, data: Any) -> claims.Claim:
-        claim: claims.Claim = data.draw(st.sampled_from(self.claims))
+    def take(self, data: Any) -> attempts.Claim:
+        claim: attempts.Claim = data.draw(st.sampled_from(self.claims))
         self.claims.remove(claim)
         self.over.append(claim)
         return claim

@@ -1,0 +1,79 @@
+"""EngineCall: the ledger. One row for each call of an engine, written before it is made."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from asr.types import Usage
+
+
+class CallOutcome(models.TextChoices):
+    """What became of a call."""
+
+    UNKNOWN = "unknown"  # the answer is still to come, or was lost: the vendor may bill it
+    ANSWERED = "answered"
+    FAILED = "failed"  # no answer in time, or one of no use
+    REFUSED = "refused"
+
+
+class EngineCallQuerySet(models.QuerySet["EngineCall"]):
+    """Rows of the ledger."""
+
+    def close(
+        self, pk: int, outcome: CallOutcome, *, error_code: str = "", usage: Usage | None = None
+    ) -> None:
+        """Write what became of a call."""
+        counted = usage or Usage()
+        self.filter(pk=pk).update(
+            outcome=outcome,
+            error_code=error_code,
+            ended_time=Now(),
+            billed_seconds=counted.seconds,
+            input_tokens=counted.input_tokens,
+            output_tokens=counted.output_tokens,
+        )
+
+
+class EngineCall(models.Model):
+    """One call, as far as it is known. It outlives its job: what was paid was paid.
+
+    `price_usd` is the list price of that much sound when the call was made; None where the price
+    is not known. A vendor's own bill may round otherwise, and failed calls are usually free.
+    """
+
+    job_id = models.UUIDField()
+    index = models.PositiveSmallIntegerField()
+    user_id = models.CharField(max_length=150)
+    engine = models.CharField(max_length=40)
+    model = models.CharField(max_length=200, blank=True, default="")
+    audio_seconds = models.FloatField()
+    price_usd = models.DecimalField(max_digits=12, decimal_places=6, null=True, blank=True)
+    started_time = models.DateTimeField(db_default=Now())
+    ended_time = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(
+        max_length=16, choices=CallOutcome, default=CallOutcome.UNKNOWN, db_index=True
+    )
+    error_code = models.CharField(max_length=40, blank=True, default="")
+    billed_seconds = models.FloatField(null=True, blank=True, help_text="As the vendor counted.")
+    input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveIntegerField(null=True, blank=True)
+
+    objects = EngineCallQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(outcome__in=CallOutcome.values), name="engine_call_outcome_is_known"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["user_id", "started_time"], name="engine_call_by_user"),
+            models.Index(fields=["job_id", "index"], name="engine_call_by_chunk"),
+            models.Index(fields=["started_time"], name="engine_call_by_time"),
+        ]
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.job_id}[{self.index}]"
