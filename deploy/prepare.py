@@ -26,11 +26,18 @@ def main(username: str) -> None:
     from django.core.management import call_command
     from django.db import OperationalError
 
+    from asr.errors import EngineMisconfigured
+    from jobs import engines
+
     if os.environ.get("BUNDLED_REDIS") == "false":
         try:
             redis.Redis.from_url(settings.BROKER_URL, socket_timeout=5, retry=None).ping()
         except redis.RedisError as error:
             sys.exit(f"verbatim: the server at REDIS_URL does not answer: {error}")
+    try:
+        engines.prepare()
+    except EngineMisconfigured as error:
+        sys.exit(f"verbatim: {error.detail}")
     try:
         call_command("migrate", verbosity=0, interactive=False)
     except OperationalError as error:

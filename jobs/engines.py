@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from django.conf import settings
 
 from asr import registry
 from asr.child_pool import ChildPool
-from asr.errors import EngineMisconfigured
+from asr.errors import AsrError, EngineMisconfigured
 from asr.service import TranscriptionService
 
 LOCAL_QUEUE = "local"
@@ -52,13 +53,44 @@ def queue_of(name: str) -> str:
         return REMOTE_QUEUE  # the worker records the refusal
 
 
+def find(name: str) -> tuple[TranscriptionService | None, str | None]:
+    """The engine of that name; or None, and why it cannot be had."""
+    try:
+        return get(name), None
+    except EngineMisconfigured as error:
+        return None, error.detail
+
+
 def configured() -> list[str]:
     """The names of the engines that jobs may ask for."""
-    names = []
-    for name in settings.ENGINE_OPTIONS:
-        try:
-            get(name)
-        except EngineMisconfigured:
-            continue
-        names.append(name)
-    return names
+    return [name for name in settings.ENGINE_OPTIONS if find(name)[0] is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What came of asking an engine whether it would work."""
+
+    name: str
+    result: Literal["valid", "refused", "unreachable"]
+    detail: str | None = None
+
+
+def verify(name: str, *, limit: float) -> Verdict:
+    """Ask an engine, within `limit` seconds, whether it would work."""
+    try:
+        get(name).verify(limit)
+    except EngineMisconfigured as error:
+        return Verdict(name=name, result="refused", detail=error.detail)
+    except AsrError as error:
+        return Verdict(name=name, result="unreachable", detail=error.detail)
+    return Verdict(name=name, result="valid")
+
+
+def prepare() -> None:
+    """Have the engines of this deployment fetch what their first calls would wait for.
+
+    Raises:
+        EngineMisconfigured: one cannot be had; the message is for the terminal.
+    """
+    for name in (settings.ASR_ENGINE, *settings.ASR_FALLBACK):
+        get(name).prepare()

@@ -59,6 +59,11 @@ class DatabaseUnavailable(APIException):
     wait = RETRY_AFTER_SECONDS
 
 
+def documented(*codes: int) -> dict[int, type[ErrorSerializer]]:
+    """The errors that a call may answer with, for the OpenAPI document; 401 and 503 always."""
+    return dict.fromkeys((401, *codes, 503), ErrorSerializer)
+
+
 class InsufficientStorage(APIException):
     """The disk has no room for what is uploaded."""
 
@@ -86,6 +91,15 @@ class Erased(APIException):
     status_code = status.HTTP_410_GONE
     default_code = "erased"
     default_detail = "This transcript was deleted."
+
+
+class ExportUnavailable(APIException):
+    """No process made the file in time, or it took too much."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "export_unavailable"
+    default_detail = "The file could not be made; try again in a moment, or another format."
+    wait = RETRY_AFTER_SECONDS
 
 
 class TooLarge(APIException):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from django.urls import path
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
+from rest_framework.permissions import IsAdminUser
 
+from jobs.api.engines import EngineViewSet
+from jobs.api.exports import ExportViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
 
 urlpatterns = [
@@ -26,6 +29,17 @@ urlpatterns = [
         "transcript/<uuid:job_id>/retry",
         TranscriptViewSet.as_view({"post": "retry"}),
         name="transcript-retry",
+    ),
+    path("engines", EngineViewSet.as_view({"get": "overview"}), name="engines"),
+    path(
+        "engines/<str:name>/verify",
+        EngineViewSet.as_view({"post": "verify"}, permission_classes=[IsAdminUser]),
+        name="engine-verify",
+    ),
+    path(
+        "transcript/<uuid:job_id>/export/<str:file_format>",
+        ExportViewSet.as_view({"get": "retrieve"}),
+        name="transcript-export",
     ),
     path("schema", SchemaView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import JSONField, OuterRef, Subquery, Value
-from django.db.models.functions import JSONObject
+from django.db.models import OuterRef, Subquery, Value
 from django.urls import reverse
 from drf_spectacular.renderers import (
     OpenApiJsonRenderer,
@@ -21,14 +19,14 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from jobs import actions, cache, tasks
 from jobs.api.authentication import Caller
-from jobs.api.errors import AnotherUser, Conflict, Erased, ErrorSerializer, from_refusals
+from jobs.api.errors import AnotherUser, Conflict, Erased, documented, from_refusals
 from jobs.api.pagination import CachedFirstPage, NewestFirst
 from jobs.api.serializers import (
     AcceptedSerializer,
@@ -36,8 +34,8 @@ from jobs.api.serializers import (
     SubmissionSerializer,
     TranscriptResultSerializer,
 )
+from jobs.api.visibility import JobStamp, JobViewSet
 from jobs.models import (
-    ErasedJob,
     Job,
     JobGoneError,
     JobStatus,
@@ -46,10 +44,6 @@ from jobs.models import (
 )
 from jobs.results import load_results
 from jobs.submission import Accepted, Submission, SubmissionRefused, submit
-
-
-def _errors(*codes: int) -> dict[int, type[ErrorSerializer]]:
-    return dict.fromkeys((401, *codes, 503), ErrorSerializer)
 
 
 class SchemaView(SpectacularAPIView):
@@ -81,7 +75,7 @@ class TranscribeViewSet(GenericViewSet[Any]):
         responses={
             202: AcceptedSerializer,
             200: AcceptedSerializer,
-            **_errors(400, 403, 409, 413, 415, 422, 507),
+            **documented(400, 403, 409, 413, 415, 422, 507),
         },
     )
     def create(self, request: Request) -> Response:
@@ -137,19 +131,7 @@ def _accepted(accepted: Accepted) -> Response:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobStamp:
-    """What must be known of a job to answer: whose it is, its status, and its version."""
-
-    user_id: str
-    status: str
-    sequence: int
-
-
-_STAMP = JSONObject(user_id="user_id", status="status", sequence="sequence")
-
-
-class TranscriptViewSet(GenericViewSet[Any]):
+class TranscriptViewSet(JobViewSet):
     """Read transcripts, search them, and act on their jobs."""
 
     serializer_class = TranscriptResultSerializer
@@ -159,8 +141,7 @@ class TranscriptViewSet(GenericViewSet[Any]):
     def token_annotations(self) -> dict[str, Any]:
         """What the statement that checks the token is to bring along."""
         if "job_id" in self.kwargs:
-            job = Job.objects.filter(pk=self.kwargs["job_id"]).values(stamp=_STAMP)
-            return {"job_stamp": Subquery(job, output_field=JSONField())}
+            return super().token_annotations()
         asked = self.request.GET.get("userId", "").replace("\0", "")
         user_id = Value(asked) if asked else OuterRef("user__username")
         stamps = UserIndexStamp.objects.filter(user_id=user_id).values("stamp")
@@ -168,11 +149,11 @@ class TranscriptViewSet(GenericViewSet[Any]):
 
     @extend_schema(
         operation_id="transcript_retrieve",
-        responses={200: TranscriptResultSerializer, **_errors(404, 410)},
+        responses={200: TranscriptResultSerializer, **documented(404, 410)},
     )
     def retrieve(self, request: Request, job_id: UUID) -> Response:
         """The job with its chunks, and its transcript once it has ended."""
-        return Response(self._result(job_id, self._visible(job_id)))
+        return Response(self._result(job_id, self.visible(job_id)))
 
     @extend_schema(
         operation_id="transcript_search",
@@ -181,7 +162,7 @@ class TranscriptViewSet(GenericViewSet[Any]):
             OpenApiParameter("jobStatus", enum=JobStatus.values, many=True),
             OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
         ],
-        responses={200: TranscriptResultSerializer(many=True), **_errors(400, 403)},
+        responses={200: TranscriptResultSerializer(many=True), **documented(400, 403)},
     )
     @action(detail=False)
     def search(self, request: Request) -> Response:
@@ -197,10 +178,10 @@ class TranscriptViewSet(GenericViewSet[Any]):
         rows = self.paginate_queryset(self._index_rows(user_id, statuses))
         return self.get_paginated_response(self._results([row.job_id for row in rows or ()]))
 
-    @extend_schema(operation_id="transcript_delete", responses={204: None, **_errors(404, 410)})
+    @extend_schema(operation_id="transcript_delete", responses={204: None, **documented(404, 410)})
     def destroy(self, request: Request, job_id: UUID) -> Response:
         """Erase the job, its transcript and the audio that was uploaded for it."""
-        self._visible(job_id)
+        self.visible(job_id)
         try:
             actions.delete(job_id)
         except JobGoneError:
@@ -213,13 +194,13 @@ class TranscriptViewSet(GenericViewSet[Any]):
         responses={
             202: TranscriptResultSerializer,
             200: TranscriptResultSerializer,
-            **_errors(404, 409, 410),
+            **documented(404, 409, 410),
         },
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, job_id: UUID) -> Response:
         """Stop the job; what was recognised so far is kept."""
-        self._visible(job_id)
+        self.visible(job_id)
         try:
             cancelled = actions.cancel(job_id)
         except JobGoneError:
@@ -232,12 +213,12 @@ class TranscriptViewSet(GenericViewSet[Any]):
     @extend_schema(
         operation_id="transcript_retry",
         request=None,
-        responses={202: TranscriptResultSerializer, **_errors(404, 409, 410)},
+        responses={202: TranscriptResultSerializer, **documented(404, 409, 410)},
     )
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, job_id: UUID) -> Response:
         """Run the failed chunks of a failed job again; finished ones are kept."""
-        self._visible(job_id)
+        self.visible(job_id)
         try:
             actions.retry(job_id)
         except JobGoneError:
@@ -246,22 +227,6 @@ class TranscriptViewSet(GenericViewSet[Any]):
             raise Conflict("Only a failed job can be retried.", "not_failed") from None
         tasks.dispatch(job_id)
         return Response(self._present(job_id), status=status.HTTP_202_ACCEPTED)
-
-    def _visible(self, job_id: UUID) -> JobStamp:
-        """The job's stamp, if the caller may know of it; else 404, or 410 once it was erased."""
-        caller = Caller.of(self.request)
-        known = getattr(self.request.auth, "job_stamp", None)
-        if known is None:  # signed in by session, or there is no such job
-            known = Job.objects.filter(pk=job_id).values_list(_STAMP, flat=True).first()
-        if known is not None:
-            stamp = JobStamp(**known)
-            if caller.may_see(stamp.user_id):
-                return stamp
-            raise NotFound
-        erased = ErasedJob.objects.filter(pk=job_id).first()
-        if erased is not None and caller.may_see(erased.user_id):
-            raise Erased
-        raise NotFound
 
     def _result(self, job_id: UUID, stamp: JobStamp) -> dict[str, Any]:
         if stamp.status == JobStatus.IN_PROGRESS:

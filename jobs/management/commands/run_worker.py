@@ -8,8 +8,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from asr.errors import EngineMisconfigured
 from jobs import engines
 
 CONTROL_THREADS = 4
@@ -45,6 +46,11 @@ class Command(BaseCommand):
         parser.add_argument("queue", choices=engines.QUEUES, help=described)
 
     def handle(self, *, queue: str, **options: Any) -> None:
+        if queue != engines.CONTROL_QUEUE:
+            try:
+                engines.prepare()
+            except EngineMisconfigured as error:
+                raise CommandError(error.detail) from None
         processes, threads = size_of(queue)
         # By default a worker hoards twice its threads in messages, and delayed ones thousandfold;
         # they wait for it while others idle, and die with it.
