@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,11 +27,11 @@ _SLICE_SECONDS = (
 _WRITE_BYTES = 16_384  # as much as a socket takes at once, so that each write meets the clock
 
 
-def client(base_url: str) -> httpx2.Client:
+def client(base_url: str, headers: Mapping[str, str]) -> httpx2.Client:
     """A client for many threads. A request's timeout in seconds bounds it from start to end.
 
     The environment's proxy for `base_url` is honoured. Answers over 10 MB, and compressed ones
-    (which may hide any size), are refused: `refused_answer` tells them from a network's errors.
+    (which may hide any size), are refused with `httpx2.DecodingError`.
     """
     return httpx2.Client(
         transport=_DeadlineTransport(
@@ -39,13 +40,8 @@ def client(base_url: str) -> httpx2.Client:
             ),
             proxy=_proxy(base_url),
         ),
-        headers={"Accept-Encoding": "identity"},
+        headers={**headers, "Accept-Encoding": "identity"},
     )
-
-
-def refused_answer(error: Exception) -> bool:
-    """Whether the error came of an answer that this client refused, and not of the network."""
-    return isinstance(error.__cause__, httpx2.DecodingError)
 
 
 class _Call(threading.local):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
@@ -26,12 +26,29 @@ from pydantic import (
     model_validator,
 )
 
+from asr import registry
+from asr.child_pool import ChildPool
+from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+VENDOR_DEEPGRAM_URL = "https://api.deepgram.com"
 VENDOR_OPENAI_URL = "https://api.openai.com/v1"
 LAST_REDIS_DATABASE = 15  # of a stock Redis
 WRITE_SECONDS = 5  # what a claim outlives its engine call by at least, to write the result
+
+WhisperComputeType = Literal[
+    "default",
+    "auto",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+]
 
 
 class InvalidEnvironmentError(Exception):
@@ -41,7 +58,8 @@ class InvalidEnvironmentError(Exception):
 class Environment(BaseModel):
     """The validated variables; field names are the variables' names in lower case."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Beside the fields: the variables of engines that have none here.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     var_dir: Path = Field(
         BASE_DIR / "var", description="where everything a running system writes lies"
@@ -75,6 +93,32 @@ class Environment(BaseModel):
         VENDOR_OPENAI_URL, description="the vendor, or any server that speaks its API"
     )
     openai_model: str = Field("whisper-1", description="model of the engine openai")
+    deepgram_api_key: str = Field("", description="key of the engine deepgram")
+    deepgram_base_url: str = Field(
+        VENDOR_DEEPGRAM_URL, description="the vendor, one of its regions, or its server at yours"
+    )
+    deepgram_model: str = Field("nova-3", description="model of the engine deepgram")
+    whisper_model: str = Field(
+        "small", description="model of the engine faster-whisper: a name or a local folder"
+    )
+    whisper_device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what the model runs on; auto: a GPU if there is one"
+    )
+    whisper_compute_type: WhisperComputeType = Field(
+        "default", description="the numbers that it computes with; default: as they are stored"
+    )
+    whisper_batch_size: int = Field(
+        8, ge=1, le=64, description="windows of one file recognised at a time; 1: each by itself"
+    )
+    whisper_vad: bool = Field(
+        True, description="whether only what sounds like speech reaches the model"
+    )
+    whisper_processes: int = Field(
+        1, ge=1, le=64, description="child processes that hold the model each"
+    )
+    whisper_idle_seconds: float = Field(
+        300, ge=1, le=86400, description="after which an idle one ends and frees its memory"
+    )
     engine_deadline_seconds: float = Field(
         120, gt=0, le=3600, description="the longest one engine call may take in all"
     )
@@ -90,6 +134,12 @@ class Environment(BaseModel):
         le=8760,
         description="hours after which chunks that failed for good of something that passes are"
         " tried again, three times at most; never if unset",
+    )
+    uncertain_below: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="words with less confidence are listed as uncertain in the JSON export",
     )
     worker_processes: int = Field(
         2, ge=1, le=64, description="processes of the worker for remote engines"
@@ -126,15 +176,20 @@ class Environment(BaseModel):
         """Wherever a command is called from, it means the same folder."""
         return BASE_DIR / path if path != Path() else path
 
+    @field_validator("whisper_model")
+    @classmethod
+    def _folder_of_the_checkout(cls, model: str) -> str:
+        folder = BASE_DIR / model
+        return str(folder) if "/" in model and folder.is_dir() else model
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        if self.asr_engine not in ENGINES:
-            raise ValueError(f"ASR_ENGINE is {self.asr_engine!r}, not one of {', '.join(ENGINES)}")
-        if self.asr_engine == "openai" and not self.openai_configured:
-            raise ValueError(
-                "ASR_ENGINE=openai needs OPENAI_API_KEY, or an OPENAI_BASE_URL of your own"
-            )
-        self._check_fallback()
+        for variable, names in (
+            ("ASR_ENGINE", (self.asr_engine,)),
+            ("ASR_FALLBACK", self.fallback_engines),
+        ):
+            for name in names:
+                self._check_engine(variable, name)
         shortest_lease = self.engine_deadline_seconds + WRITE_SECONDS
         if self.lease_seconds and self.lease_seconds < shortest_lease:
             raise ValueError(
@@ -144,27 +199,34 @@ class Environment(BaseModel):
             ("DATABASE_URL", self.database_url, {"postgres", "postgresql", "sqlite"}),
             ("REDIS_URL", self.redis_url, {"redis", "rediss", "unix"}),
             ("OPENAI_BASE_URL", self.openai_base_url, {"http", "https"}),
+            ("DEEPGRAM_BASE_URL", self.deepgram_base_url, {"http", "https"}),
         ):
             if url and urlsplit(url).scheme not in schemes:
                 raise ValueError(f"{name} must begin with one of {', '.join(sorted(schemes))}")
         return self
 
-    def _check_fallback(self) -> None:
-        for name in self.fallback_engines:
-            if name not in ENGINES:
-                raise ValueError(f"ASR_FALLBACK names {name!r}, not one of {', '.join(ENGINES)}")
-            if name == "openai" and not self.openai_configured:
-                raise ValueError(
-                    "ASR_FALLBACK names openai, which needs OPENAI_API_KEY or OPENAI_BASE_URL"
-                )
+    def _check_engine(self, variable: str, name: str) -> None:
+        """An engine that is relied on must be known and have all that it needs."""
+        if name not in ENGINES:
+            raise ValueError(f"{variable} names {name!r}, not one of {', '.join(ENGINES)}")
+        try:
+            registry.build(name, pool=ChildPool(1), options=self.engine_options(name))
+        except EngineMisconfigured as error:
+            prefix = variable_prefix(name).upper()
+            raise ValueError(f"{variable} names {name}: {error.detail} ({prefix}…)") from None
 
     @property
     def fallback_engines(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.asr_fallback.split(",") if name.strip())
 
-    @property
-    def openai_configured(self) -> bool:
-        return bool(self.openai_api_key) or self.openai_base_url != VENDOR_OPENAI_URL
+    def engine_options(self, name: str) -> dict[str, Any]:
+        """What that engine is made with: `OPENAI_MODEL` is the keyword `model` of openai."""
+        prefix = variable_prefix(name)
+        return {
+            variable.removeprefix(prefix): value
+            for variable, value in self
+            if variable.startswith(prefix) and value not in {"", None}
+        }
 
     @property
     def audio_folder(self) -> Path:
@@ -229,14 +291,28 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -
         raise InvalidEnvironmentError(f".env cannot be read: {error}") from None
     given: dict[str, str | None] = {**kept, **(os.environ if environ is None else environ)}
     values = {}
-    for field in Environment.model_fields:
-        value = _value_of(field.upper(), given)
+    for variable in (*Environment.model_fields, *_engine_variables()):
+        value = _value_of(variable.upper(), given)
         if value:
-            values[field] = value
+            values[variable] = value
     try:
         return Environment(**values)  # type: ignore[arg-type]  # pydantic converts the strings
     except ValidationError as error:
         raise InvalidEnvironmentError(_one_line(error)) from None
+
+
+def variable_prefix(engine: str) -> str:
+    """What the variables of an engine begin with, in lower case."""
+    name = "whisper" if engine == "faster-whisper" else engine.replace("-", "_")
+    return f"{name}_"
+
+
+def _engine_variables() -> Iterator[str]:
+    """The variables of engines without a field above: one for each keyword, taken as text."""
+    for engine in ENGINES:
+        prefix = variable_prefix(engine)
+        if not any(field.startswith(prefix) for field in Environment.model_fields):
+            yield from (prefix + option for option in registry.options_of(engine))
 
 
 def _value_of(name: str, given: Mapping[str, str | None]) -> str | None:

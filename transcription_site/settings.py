@@ -7,6 +7,7 @@ from typing import Any
 
 import dj_database_url
 
+from asr.registry import ENGINES
 from transcription_site import env as environment
 from transcription_site.env import BASE_DIR
 
@@ -226,23 +227,19 @@ AUDIO_MAX_BYTES = env.audio_max_bytes
 AUDIO_MAX_SECONDS = env.audio_max_seconds
 ASR_ENGINE = env.asr_engine
 # What each engine is made with; an engine whose options do not suffice is not configured.
-ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
-    "pocketsphinx": {},
-    "openai": {
-        "api_key": env.openai_api_key or None,
-        "base_url": env.openai_base_url,
-        "model": env.openai_model,
-    },
-}
+ENGINE_OPTIONS: dict[str, dict[str, Any]] = {name: env.engine_options(name) for name in ENGINES}
 ENGINE_DEADLINE_SECONDS = env.engine_deadline_seconds
 LEASE_SECONDS = env.lease_seconds or ENGINE_DEADLINE_SECONDS + 30
 DEDUPLICATE = env.deduplicate
 BREAKER_SECONDS = env.breaker_seconds
 ASR_FALLBACK = env.fallback_engines
 DEAD_LETTER_RETRY_HOURS = env.dead_letter_retry_hours
+UNCERTAIN_BELOW = env.uncertain_below
 WORKER_PROCESSES = env.worker_processes
 WORKER_THREADS = env.worker_threads
 LOCAL_PROCESSES = env.local_processes
+# Chunks of local engines at once. More of them than models would only wait for one another.
+LOCAL_THREADS = env.whisper_processes if ASR_ENGINE == "faster-whisper" else LOCAL_PROCESSES
 
 # The browser-based multipart form may carry a whole job.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000

@@ -2,88 +2,99 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
 
 from asr.audio import to_flac
 from asr.child_pool import ChildPool
-from asr.errors import AsrError, EngineMisconfigured, EngineUnavailable
+from asr.errors import EngineMisconfigured
 from asr.languages import language_code
+from asr.remote import Remote, fits_prompt, is_at, probability, reading_answer, times
 from asr.service import TranscriptionService, primary_language
-from asr.types import AudioRequest, Capabilities, Recognition, Segment, Word, join_text
-
-if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+from asr.types import AudioRequest, Capabilities, Recognition, Segment, Usage, Word, join_text
 
 VENDOR_URL = "https://api.openai.com/v1"
-_USUAL_WAIT_SECONDS = 5.0  # when the server is busy and does not say for how long
 _LENGTH_MARGIN_SECONDS = 1.0  # the file was measured before: this limit is never met
-_PASSING_STATUSES = {409, 425}  # besides 5xx: conflicts that a second attempt may not meet
+_WHISPER_PROMPT_TOKENS = 224  # of a longer prompt Whisper reads the end only
+# US dollars a minute, as the vendor's model pages listed them on 2026-11-21. The gpt-4o models are
+# paid by the token.
+_PRICES = {"whisper-1": 0.006, "gpt-transcribe": 0.0045}
+# From the words of the vendor's refusals; it documents none, nor for the other models.
+_MAX_SECONDS = {"gpt-4o-transcribe-diarize": 1400.0, "gpt-4o-": 1500.0}
 
 
 class OpenAIEngine(TranscriptionService):
-    """Sends each file to a server.
+    """Sends each file to a server; what that can do depends on the model.
 
-    Needs `api_key`, or a `base_url` other than the vendor's: one's own server may want no key.
+    Needs `api_key`, or a `base_url` that is not the vendor's: one's own server may want no key.
+    Models named `gpt-…` are the vendor's; of any other it is assumed that it is a Whisper.
     """
 
     name = "openai"
-    capabilities = Capabilities(
-        languages=None,
-        words=True,  # of whisper-1 and its kin; the gpt-4o models give text only
-        vocabulary=True,
-        diarization=False,
-        runs_locally=False,
-        max_bytes=25_000_000,  # "File uploads are currently limited to 25 MB"
-    )
 
     def __init__(
         self,
         *,
         pool: ChildPool,
         api_key: str | None = None,
-        base_url: str | None = None,
+        base_url: str = VENDOR_URL,
         model: str = "whisper-1",
     ) -> None:
-        self._base_url = (base_url or VENDOR_URL).rstrip("/")
-        if not api_key and self._base_url == VENDOR_URL:
-            raise EngineMisconfigured("the engine openai needs an API key")
-        if not re.match(r"https?://[^/]", self._base_url):
-            raise EngineMisconfigured("the engine openai needs an http or https address")
+        if not api_key and is_at(base_url, "openai.com"):
+            raise EngineMisconfigured("the engine openai needs api_key, or a base_url of your own")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._remote = Remote(self.name, base_url, headers)
+        self._at_vendor = base_url.rstrip("/") == VENDOR_URL
         self._pool = pool
-        self._api_key = api_key or "none"  # the SDK insists on one
         self.model = model
-        self._lock = threading.Lock()
-        self._client: OpenAI | None = None
+        self._is_whisper = not model.startswith("gpt-")
+        self._diarizes = "-diarize" in model
+        self._has_hints = model.startswith("gpt-transcribe")  # keywords and expected languages
+        self.capabilities = Capabilities(
+            languages=None,
+            words=self._is_whisper,
+            vocabulary=not self._diarizes,
+            diarization=self._diarizes,
+            runs_locally=False,
+            detects_language=self._is_whisper or self._has_hints,
+            max_seconds=next((s for m, s in _MAX_SECONDS.items() if model.startswith(m)), None),
+            max_bytes=25_000_000,  # "Files can be up to 25 MB"
+            price_per_minute=_PRICES.get(model) if self._at_vendor else None,
+        )
 
     def transcribe(self, request: AudioRequest) -> Recognition:
         """See `TranscriptionService.transcribe`."""
         deadline = time.monotonic() + request.deadline_seconds
         file = self._file(request)
-        answer = self._post(self._fields(request, file), deadline)
-        try:
-            return self._recognition(json.loads(answer), request)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise EngineUnavailable(
-                "engine_bad_response", "the engine's answer cannot be read"
-            ) from error
+        limit = deadline - time.monotonic()
+        answer = self._remote.post(
+            "audio/transcriptions", limit=limit, data=self._fields(request), files={"file": file}
+        )
+        with reading_answer():
+            return self._recognition(answer, request)
 
     def verify(self, limit: float) -> None:
         """See `TranscriptionService.verify`; asks about the model, which is free."""
-        with self._told_apart():
-            self._connected().models.with_raw_response.retrieve(self.model, timeout=limit)
+        path = f"models/{quote(self.model, safe='')}"
+        self._remote.verify(path, limit=limit, may_lack=not self._at_vendor)
+
+    def refusal(
+        self, *, language: str | None, vocabulary: Collection[str], diarize: bool
+    ) -> str | None:
+        """See `TranscriptionService.refusal`; a vocabulary that the model would not read whole."""
+        if self._is_whisper and not fits_prompt(vocabulary, _WHISPER_PROMPT_TOKENS):
+            return "vocabulary"
+        if self._has_hints and any(set(term) & set("<>\r\n") for term in vocabulary):
+            return "vocabulary"  # the vendor refuses a whole request for one of these
+        return super().refusal(language=language, vocabulary=vocabulary, diarize=diarize)
 
     def close(self) -> None:
         """See `TranscriptionService.close`."""
-        if self._client is not None:
-            self._client.close()
+        self._remote.close()
 
     def _file(self, request: AudioRequest) -> tuple[str, bytes]:
         if request.info.container != "aac":
@@ -93,133 +104,97 @@ class OpenAIEngine(TranscriptionService):
         limit = request.deadline_seconds
         return "audio.flac", self._pool.run(to_flac, request.data, seconds, limit=limit)
 
-    def _fields(self, request: AudioRequest, file: tuple[str, bytes]) -> dict[str, Any]:
-        fields: dict[str, Any] = {"file": file, "model": self.model, "response_format": "json"}
-        if not self.model.startswith("gpt-"):  # these know "json" only
-            fields["response_format"] = "verbose_json"
-            fields["timestamp_granularities"] = ["word", "segment"]
+    def _fields(self, request: AudioRequest) -> dict[str, Any]:
+        """The form's fields besides the file; a list is repeated."""
+        fields: dict[str, Any] = {"model": self.model, **self._format()}
+        if self._has_hints:
+            # This model knows no order, only languages to expect.
+            language = request.language or request.expected_language
+            fields["languages[]"] = [primary_language(language)] if language else []
+            fields["keywords[]"] = list(request.vocabulary)
+            return fields
         if request.language:
             fields["language"] = primary_language(request.language)
         if request.vocabulary:
             fields["prompt"] = ", ".join(request.vocabulary)
         return fields
 
-    def _post(self, fields: dict[str, Any], deadline: float) -> bytes:
-        timeout = max(0.0, deadline - time.monotonic())
-        with self._told_apart():
-            transcriptions = self._connected().audio.transcriptions
-            return transcriptions.with_raw_response.create(**fields, timeout=timeout).content
-
-    @contextmanager
-    def _told_apart(self) -> Iterator[None]:
-        """Turn the SDK's errors into ours."""
-        self._connected()
-        import openai  # noqa: PLC0415  (heavy; loaded by the line above)
-
-        from asr import deadline_http  # noqa: PLC0415
-
-        try:
-            yield
-        except openai.APITimeoutError:
-            raise EngineUnavailable("engine_timeout", "the engine did not answer in time") from None
-        except openai.APIStatusError as error:
-            raise _sorted(error) from None
-        except openai.OpenAIError as error:
-            if deadline_http.refused_answer(error):
-                detail = "the engine's answer is too large or compressed"
-                raise EngineUnavailable("engine_bad_response", detail) from None
-            raise EngineUnavailable("engine_error", "the engine cannot be reached") from None
-
-    def _connected(self) -> OpenAI:
-        """One client for all threads, made by the first: its SDK takes a second to load."""
-        with self._lock:
-            if self._client is None:
-                try:
-                    self._client = self._connect()
-                except Exception as error:  # a proxy's address in the environment may be anything
-                    detail = "the HTTP client of the engine openai cannot be set up"
-                    raise EngineMisconfigured(detail) from error
-            return self._client
-
-    def _connect(self) -> OpenAI:
-        from openai import OpenAI  # noqa: PLC0415  (heavy)
-
-        from asr import deadline_http  # noqa: PLC0415  (heavy)
-
-        return OpenAI(
-            api_key=self._api_key,
-            base_url=self._base_url,
-            max_retries=0,  # the pipeline repeats attempts, and counts them
-            http_client=deadline_http.client(self._base_url),
-        )
+    def _format(self) -> dict[str, Any]:
+        """The shape of answer that tells most."""
+        if self._is_whisper:
+            granularities = ["word", "segment"]
+            return {"response_format": "verbose_json", "timestamp_granularities[]": granularities}
+        if self._diarizes:  # and refuses more than 30 seconds unless it may cut them itself
+            return {"response_format": "diarized_json", "chunking_strategy": "auto"}
+        if self.model.startswith("gpt-4o-"):
+            return {"response_format": "json", "include[]": ["logprobs"]}
+        return {"response_format": "json"}
 
     def _recognition(self, answer: Mapping[str, Any], request: AudioRequest) -> Recognition:
-        duration = request.info.duration_seconds
-        segments = tuple(_segments(answer, duration))
         return Recognition(
-            segments=segments,
+            segments=tuple(_segments(answer, request.info.duration_seconds)),
             engine=self.name,
             model=self.model,
-            language=language_code(answer.get("language") or "") or request.language,
+            language=_language(answer) or request.language,
+            usage=_usage(answer.get("usage") or {}),
         )
 
 
 def _segments(answer: Mapping[str, Any], duration: float) -> Iterator[Segment]:
     """The answer's segments with their words; one over the whole duration when it has none."""
-    words = [_word(item, duration) for item in answer.get("words") or ()]
-    whole = {"text": answer["text"], "start": 0.0, "end": duration}
+    words = sorted((_word(item, duration) for item in answer.get("words") or ()), key=_start)
+    logprobs = [token["logprob"] for token in answer.get("logprobs") or ()]
+    average = sum(logprobs) / len(logprobs) if logprobs else None
+    whole = {"text": answer["text"], "start": 0.0, "end": duration, "avg_logprob": average}
     items = answer.get("segments") or [whole]
-    for number, item in enumerate(items, start=1):
-        start, end = _times(item, duration)
-        count = len(words) if number == len(items) else _count_before(words, end)
+    bare = sorted((_segment(item, duration) for item in items), key=_start)
+    for number, segment in enumerate(bare, start=1):
+        count = len(words) if number == len(bare) else _count_before(words, segment.end)
         own, words = tuple(words[:count]), words[count:]
-        if text := join_text([item["text"]]):
-            yield Segment(text=text, start=start, end=end, words=own, confidence=_confidence(item))
+        if segment.text:
+            yield replace(segment, words=own)
+
+
+def _segment(item: Mapping[str, Any], duration: float) -> Segment:
+    start, end = times(item, duration)
+    logarithm = item.get("avg_logprob")
+    speaker = item.get("speaker")
+    return Segment(
+        text=join_text([item["text"]]),
+        start=start,
+        end=end,
+        confidence=None if logarithm is None else probability(math.exp(min(0.0, logarithm))),
+        speaker=None if speaker is None else str(speaker),
+    )
 
 
 def _word(item: Mapping[str, Any], duration: float) -> Word:
-    start, end = _times(item, duration)
+    start, end = times(item, duration)
     return Word(text=join_text([item["word"]]), start=start, end=end)
+
+
+def _start(item: Segment | Word) -> float:
+    return item.start
 
 
 def _count_before(words: list[Word], end: float) -> int:
     return next((i for i, word in enumerate(words) if word.start >= end), len(words))
 
 
-def _times(item: Mapping[str, Any], duration: float) -> tuple[float, float]:
-    """Start and end within the file: Whisper sometimes hears past its end."""
-    start, end = float(item["start"]), float(item["end"])
-    if not (math.isfinite(start) and math.isfinite(end)):
-        raise ValueError("not a time")
-    start = min(max(0.0, start), duration)
-    return start, min(max(start, end), duration)
+def _language(answer: Mapping[str, Any]) -> str | None:
+    """What was detected: Whisper names one language, gpt-transcribe lists codes."""
+    detected = answer.get("language") or next(
+        (language["code"] for language in answer.get("languages") or ()), ""
+    )
+    return language_code(detected)
 
 
-def _confidence(item: Mapping[str, Any]) -> float | None:
-    logarithm = item.get("avg_logprob")
-    return None if logarithm is None else math.exp(min(0.0, float(logarithm)))
-
-
-def _sorted(error: APIStatusError) -> AsrError:
-    status = error.status_code
-    if status == 429:
-        delay = _retry_after(error.response.headers)
-        return EngineUnavailable("engine_error", "the engine is busy (429)", retry_after=delay)
-    if status == 408:
-        return EngineUnavailable("engine_timeout", "the engine gave up waiting (408)")
-    if status >= 500 or status in _PASSING_STATUSES:
-        return EngineUnavailable("engine_error", f"the engine failed ({status})")
-    return EngineMisconfigured(f"the engine refused the request ({status})")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """The header in seconds, whether it holds seconds or a date."""
-    value = headers.get("Retry-After", "")
-    try:
-        delay = float(value)
-    except ValueError:
-        try:
-            delay = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return _USUAL_WAIT_SECONDS
-    return max(0.0, delay) if math.isfinite(delay) else _USUAL_WAIT_SECONDS
+def _usage(usage: Mapping[str, Any]) -> Usage | None:
+    """What the vendor counted: seconds or tokens, as the model is paid."""
+    seconds = usage.get("seconds")
+    counted = Usage(
+        seconds=None if seconds is None else float(seconds),
+        input_tokens=usage.get("input_tokens"),
+        output_tokens=usage.get("output_tokens"),
+    )
+    return None if counted == Usage() else counted

@@ -70,7 +70,7 @@ def test_it_sends_what_the_vendor_expects(vendor: Vendor, engine: OpenAIEngine) 
     vendor.says(200, VERBOSE)
     transcribe(engine, language="en-US", vocabulary=("Kubernetes", "Redis"))
     (received,) = vendor.received
-    assert received.path == "/v1/audio/transcriptions"
+    assert (received.method, received.path) == ("POST", "/v1/audio/transcriptions")
     assert received.headers["authorization"] == f"Bearer {KEY}"
     assert received.headers["accept-encoding"] == "identity"
     assert received.fields == {
@@ -103,6 +103,7 @@ def test_a_model_without_times_gives_one_segment(vendor: Vendor, pool: ChildPool
     assert received.fields == {
         "model": ["gpt-4o-transcribe"],
         "response_format": ["json"],
+        "include[]": ["logprobs"],
         "language": ["en"],
     }
     (segment,) = recognition.segments
@@ -222,7 +223,7 @@ def test_the_deadline_holds_however_the_server_delays(
     vendor: Vendor, engine: OpenAIEngine, answer: Callable[[Any], None]
 ) -> None:
     vendor.says(200, VERBOSE)
-    transcribe(engine)  # the SDK is loaded
+    transcribe(engine)  # the client is loaded
     vendor.answer = answer
     started = time.monotonic()
     assert failure(engine, deadline_seconds=0.7).code == "engine_timeout"

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's API as far as a test tells it to."""
+"""A server in a vendor's place: it keeps what it is sent and answers as a test tells it to."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ from email.message import Message
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 
 @dataclass
 class Received:
     """One request as it came in."""
 
+    method: str
     path: str
+    query: dict[str, list[str]]
     headers: dict[str, str]
     fields: dict[str, list[str]]
     file_name: str | None
     file: bytes
 
 
-def parsed(path: str, headers: Message, body: bytes) -> Received:
-    """A request with its form taken apart."""
+def parsed(method: str, address: str, headers: Message, body: bytes) -> Received:
+    """A request with its query and its form taken apart; without a form the body is the file."""
+    path, _, query = address.partition("?")
+    queried = parse_qs(query, keep_blank_values=True, strict_parsing=bool(query))
+    named = {key.lower(): value for key, value in headers.items()}
+    if not named.get("content-type", "").startswith("multipart/form-data"):
+        return Received(method, path, queried, named, {}, None, body)
     head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
     fields: dict[str, list[str]] = {}
     name: str | None = None
@@ -39,8 +47,7 @@ def parsed(path: str, headers: Message, body: bytes) -> Received:
             name, file = part.get_filename(), content
         else:
             fields.setdefault(key, []).append(content.decode())
-    named = {key.lower(): value for key, value in headers.items()}
-    return Received(path, named, fields, name, file)
+    return Received(method, path, queried, named, fields, name, file)
 
 
 @dataclass
@@ -85,9 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.vendor.connections += 1
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.own = parsed(self.path, self.headers, body)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.own = parsed(self.command, self.path, self.headers, body)
         self.vendor.received.append(self.own)
         with suppress(OSError):
             self.vendor.answer(self)

@@ -271,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < length:
             return  # the client died half-way: nothing was asked
         engine = self.server.engine
-        hit = engine.begin(parsed(self.path, self.headers, body), self.client_address[1])
+        hit = engine.begin(parsed("POST", self.path, self.headers, body), self.client_address[1])
         try:
             self._act(hit, engine.plan(hit))
         except OSError:

@@ -8,6 +8,9 @@ import pytest
 from dotenv import dotenv_values
 from redis.connection import parse_url
 
+from asr.child_pool import ChildPool
+from asr.errors import EngineMisconfigured
+from asr.registry import ENGINES
 from transcription_site.env import BASE_DIR, Environment, InvalidEnvironmentError, load
 
 
@@ -47,7 +50,7 @@ def test_a_value_may_come_from_a_file_without_its_line_end(dotenv, tmp_path):
 def test_an_empty_file_counts_as_not_set(dotenv, tmp_path):
     (tmp_path / "secret").write_text("\n")
     env = load({"OPENAI_API_KEY_FILE": str(tmp_path / "secret")}, dotenv)
-    assert not env.openai_configured
+    assert "api_key" not in env.engine_options("openai")
 
 
 def test_an_empty_value_counts_as_not_set(dotenv):
@@ -67,11 +70,27 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"DEAD_LETTER_RETRY_HOURS": "inf"}, "DEAD_LETTER_RETRY_HOURS is 'inf'"),
         ({"DEAD_LETTER_RETRY_HOURS": "nan"}, "DEAD_LETTER_RETRY_HOURS is 'nan'"),
         ({"DEAD_LETTER_RETRY_HOURS": "daily"}, "DEAD_LETTER_RETRY_HOURS is 'daily'"),
+        ({"UNCERTAIN_BELOW": "1.1"}, "UNCERTAIN_BELOW is '1.1'"),
+        ({"UNCERTAIN_BELOW": "nan"}, "UNCERTAIN_BELOW is 'nan'"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
-        ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE is 'parrot', not one of "),
-        ({"ASR_ENGINE": "openai"}, "ASR_ENGINE=openai needs OPENAI_API_KEY"),
+        ({"WHISPER_DEVICE": "tpu"}, "WHISPER_DEVICE is 'tpu'"),
+        ({"WHISPER_COMPUTE_TYPE": "int4"}, "WHISPER_COMPUTE_TYPE is 'int4'"),
+        ({"WHISPER_BATCH_SIZE": "0"}, "WHISPER_BATCH_SIZE is '0'"),
+        ({"WHISPER_IDLE_SECONDS": "0"}, "WHISPER_IDLE_SECONDS is '0'"),
+        ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE names 'parrot', not one of "),
+        ({"ASR_ENGINE": "openai"}, "ASR_ENGINE names openai: the engine openai needs api_key"),
+        (
+            {"ASR_ENGINE": "deepgram"},
+            "ASR_ENGINE names deepgram: the engine deepgram needs api_key",
+        ),
         ({"ASR_FALLBACK": "parrot"}, "ASR_FALLBACK names 'parrot', not one of "),
-        ({"ASR_FALLBACK": "pocketsphinx,openai"}, "ASR_FALLBACK names openai, which needs"),
+        ({"ASR_FALLBACK": "pocketsphinx,openai"}, "ASR_FALLBACK names openai: the engine openai"),
+        ({"ASR_FALLBACK": "deepgram"}, "ASR_FALLBACK names deepgram: the engine deepgram needs"),
+        (
+            {"ASR_ENGINE": "deepgram", "DEEPGRAM_BASE_URL": "https://api.eu.deepgram.com"},
+            "ASR_ENGINE names deepgram: the engine deepgram needs api_key",
+        ),
+        ({"DEEPGRAM_BASE_URL": "localhost"}, "DEEPGRAM_BASE_URL must begin with one of http"),
         (
             {"ENGINE_DEADLINE_SECONDS": "60", "LEASE_SECONDS": "64.9"},
             "LEASE_SECONDS must be at least ENGINE_DEADLINE_SECONDS + 5",
@@ -109,9 +128,56 @@ def test_dead_letters_are_retried_by_schedule_only_when_asked_for(dotenv):
     assert load({"DEAD_LETTER_RETRY_HOURS": "0.5"}, dotenv).dead_letter_retry_hours == 0.5
 
 
-def test_an_openai_server_of_ones_own_needs_no_key(dotenv):
-    env = load({"ASR_ENGINE": "openai", "OPENAI_BASE_URL": "http://localhost:9000/v1"}, dotenv)
-    assert env.openai_configured
+@pytest.mark.parametrize("engine", ["openai", "deepgram"])
+def test_a_server_of_ones_own_needs_no_key(dotenv, engine):
+    url = "http://localhost:9000/v1"
+    env = load({"ASR_ENGINE": engine, f"{engine.upper()}_BASE_URL": url}, dotenv)
+    assert env.engine_options(engine)["base_url"] == url
+    assert "api_key" not in env.engine_options(engine)
+
+
+def test_an_engines_options_are_its_variables(dotenv):
+    env = load({"DEEPGRAM_API_KEY": "k", "OPENAI_MODEL": "m", "OPENAI_ORG_ID": "o"}, dotenv)
+    url = "https://api.deepgram.com"
+    assert env.engine_options("deepgram") == {"api_key": "k", "base_url": url, "model": "nova-3"}
+    assert env.engine_options("openai") == {"base_url": "https://api.openai.com/v1", "model": "m"}
+    assert env.engine_options("pocketsphinx") == {}
+
+
+class AddedEngine:
+    """An engine that the environment has no field for."""
+
+    def __init__(self, *, pool: ChildPool, address: str = "", secret: str | None = None) -> None:
+        if not address:
+            raise EngineMisconfigured("the engine an-added needs an address")
+
+
+def test_an_added_engine_is_given_the_variables_that_its_constructor_names(
+    dotenv, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(ENGINES, "an-added", f"{__name__}.AddedEngine")
+    (tmp_path / "secret").write_text("hush\n")
+    given = {
+        "AN_ADDED_ADDRESS": "http://there",
+        "AN_ADDED_SECRET_FILE": str(tmp_path / "secret"),
+        "AN_ADDED_POOL": "no option",
+        "AN_ADDED_OTHER": "no option",
+        "ASR_ENGINE": "an-added",
+    }
+    env = load(given, dotenv)
+    assert env.engine_options("an-added") == {"address": "http://there", "secret": "hush"}
+    with pytest.raises(InvalidEnvironmentError) as caught:
+        load({"ASR_ENGINE": "an-added"}, dotenv)
+    assert str(caught.value) == (
+        "ASR_ENGINE names an-added: the engine an-added needs an address (AN_ADDED_…)"
+    )
+
+
+def test_a_whisper_model_is_a_name_or_a_folder_seen_from_the_checkout(dotenv):
+    assert load({"WHISPER_MODEL": "large-v3"}, dotenv).whisper_model == "large-v3"
+    assert load({"WHISPER_MODEL": "samples"}, dotenv).whisper_model == "samples"
+    assert load({"WHISPER_MODEL": "./samples"}, dotenv).whisper_model == str(BASE_DIR / "samples")
+    assert load({"WHISPER_MODEL": "org/model"}, dotenv).whisper_model == "org/model"
 
 
 def test_the_bundled_server_is_found_by_what_it_wrote_down(dotenv, tmp_path):
