@@ -23,6 +23,7 @@ from django_dramatiq.models import Task
 from jobs import actions
 from jobs.admin_base import ACTED_ON_AT_ONCE, ReadOnly, Sender, job_link, say, unbroken
 from jobs.admin_dead_letters import DeadLetterAdmin
+from jobs.admin_ledger import EngineCallAdmin
 from jobs.admin_lists import (
     AgeFilter,
     EngineFilter,
@@ -35,6 +36,7 @@ from jobs.models import (
     AuthToken,
     Chunk,
     DeadLetter,
+    EngineCall,
     Job,
     JobEvent,
     JobGoneError,
@@ -46,6 +48,7 @@ from jobs.models import (
 admin.site.unregister(Task)
 
 admin.site.register(DeadLetter, DeadLetterAdmin)
+admin.site.register(EngineCall, EngineCallAdmin)
 
 
 class PartOfJob(ReadOnly):

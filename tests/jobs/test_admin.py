@@ -291,7 +291,7 @@ def test_a_jobs_page_says_that_there_is_no_text_yet(admin_client: Client) -> Non
     assert "(none until the job ends)" in text_of(page)
 
 
-@pytest.mark.parametrize("model", ["job", "chunk", "workerprocess", "authtoken"])
+@pytest.mark.parametrize("model", ["job", "chunk", "workerprocess", "authtoken", "enginecall"])
 def test_nothing_can_be_added(admin_client: Client, model: str) -> None:
     address = reverse(f"admin:jobs_{model}_add")
     assert admin_client.get(address).status_code == 403

@@ -296,6 +296,20 @@ def test_an_answer_that_comes_too_late_was_paid_all_the_same(
     assert EngineCall.objects.get().outcome == "answered"
 
 
+# --- an engine's limits ---
+
+
+@pytest.mark.parametrize("limit", [{"max_seconds": 0.2}, {"max_bytes": 1000}])
+def test_a_file_beyond_what_the_engine_takes_is_refused_before_it_is_asked(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(script, "capabilities", replace(script.capabilities, **limit))
+    job = job_with(SOUND)
+    assert pipeline.transcribe(job.pk, 0) is None
+    assert job.chunks.get().error_code == "audio_too_long"
+    assert (len(script.calls), EngineCall.objects.count()) == (0, 0)
+
+
 # --- what was spoken before ---
 
 

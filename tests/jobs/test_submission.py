@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from jobs.models import (
 from jobs.submission import Accepted, Submission, SubmissionRefused, submit
 from tests import factories
 from tests.helpers import together
+from tests.scripted import ScriptedEngine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("script")]
 
@@ -46,6 +48,13 @@ def refusals(submission: Submission, **options: Any) -> list[tuple[str, str | No
         submit(submission, caller="alice", **options)
     assert not Job.objects.exists()
     return [(refusal.code, refusal.attr) for refusal in caught.value.refusals]
+
+
+def test_a_file_larger_than_the_engine_takes_is_refused(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "capabilities", replace(script.capabilities, max_bytes=1000))
+    assert refusals(asked("alice/a.wav")) == [("audio_too_large", "audioChunkPaths.0")]
 
 
 def test_a_job_is_stored_whole() -> None:
