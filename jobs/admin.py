@@ -21,7 +21,15 @@ from django.utils.text import Truncator
 from django_dramatiq.models import Task
 
 from jobs import actions
-from jobs.admin_base import ACTED_ON_AT_ONCE, ReadOnly, Sender, job_link, say, unbroken
+from jobs.admin_base import (
+    ACTED_ON_AT_ONCE,
+    ReadOnly,
+    Sender,
+    export_links,
+    job_link,
+    say,
+    unbroken,
+)
 from jobs.admin_dead_letters import DeadLetterAdmin
 from jobs.admin_ledger import EngineCallAdmin
 from jobs.admin_lists import (
@@ -99,12 +107,12 @@ class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     )
     actions = ("retry", "cancel", "requeue")
     inlines = (ChunkInline, EventInline)
-    readonly_fields = ("transcript_text", "gaps")
+    readonly_fields = ("transcript_text", "gaps", "exports")
     fieldsets = (
         (None, {"fields": ("id", "user_id", "status", "title", "delay_reason")}),
         ("Asked for", {"fields": ("engine", "language", "vocabulary", "diarize")}),
         ("Times", {"fields": ("submitted_time", "completed_time", "deadline", "sequence")}),
-        ("Transcript", {"fields": ("transcript_text", "gaps")}),
+        ("Transcript", {"fields": ("transcript_text", "gaps", "exports")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
@@ -141,6 +149,10 @@ class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     def gaps(self, job: Job) -> str:
         gaps = Transcript.objects.filter(pk=job.pk).values_list("gaps", flat=True).first()
         return "\n".join(f"chunk {gap['index']}: {gap['code']}" for gap in gaps or ())
+
+    @admin.display(description="download")
+    def exports(self, job: Job) -> str:
+        return export_links(job)
 
     # Acting on jobs: who may change jobs may do so, in the ways of the API and in no other.
 

@@ -9,11 +9,13 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from jobs import tasks
 from jobs.admin_lists import BoundedPaginator
+from jobs.exports import CONTENT_TYPES
+from jobs.models import Job, JobStatus
 
 ACTED_ON_AT_ONCE: Final = 500
 
@@ -46,6 +48,17 @@ def job_link(job_id: UUID) -> SafeString:
     """The job's id in one line, leading to its page."""
     address = reverse("admin:jobs_job_change", args=[job_id])
     return format_html('<a href="{}">{}</a>', address, unbroken(job_id))
+
+
+def export_links(job: Job) -> str:
+    """A link for each format, once there is something to export."""
+    if job.status not in {JobStatus.COMPLETED, JobStatus.FAILED}:
+        return "-"
+    links = (
+        (reverse("transcript-export", args=[job.pk, file_format]), file_format)
+        for file_format in CONTENT_TYPES
+    )
+    return format_html_join(" · ", '<a href="{}">{}</a>', links)
 
 
 class Sender:

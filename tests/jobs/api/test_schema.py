@@ -17,6 +17,7 @@ from schemathesis.generation.modes import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from jobs import actions
+from jobs.exports import CONTENT_TYPES
 from jobs.models import Job
 from tests import factories
 from transcription_site.asgi import application
@@ -27,6 +28,7 @@ OPERATIONS = {
     ("POST", "/transcribe"),
     ("GET", "/transcript/search"),
     ("GET", "/transcript/{job_id}"),
+    ("GET", "/transcript/{job_id}/export/{file_format}"),
     ("DELETE", "/transcript/{job_id}"),
     ("POST", "/transcript/{job_id}/cancel"),
     ("POST", "/transcript/{job_id}/retry"),
@@ -154,11 +156,20 @@ def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> Non
             body: Any = {"audioChunkPaths": ["alice/a.wav"]}
             case = schema[path][method].Case(body=body, media_type="application/json")
         else:
-            at = {"job_id": str(job_in(state).pk), "name": "pocketsphinx"}
+            at = {"job_id": str(job_in(state).pk), "name": "pocketsphinx", "file_format": "json"}
             at = {name: value for name, value in at.items() if name in path}
             case = schema[path][method].Case(path_parameters=at)
         response = case.call_and_validate(headers=headers)
         assert response.status_code in {200, 202, 204, 409}
+
+
+@pytest.mark.parametrize("file_format", CONTENT_TYPES)
+@pytest.mark.parametrize("state", ["completed", "failed"])
+def test_every_export_is_as_the_document_says(state: str, file_format: str) -> None:
+    operation = contract()["/transcript/{job_id}/export/{file_format}"]["GET"]
+    at = {"job_id": str(job_in(state).pk), "file_format": file_format}
+    response = operation.Case(path_parameters=at).call_and_validate(headers=signed_in())
+    assert response.status_code == 200
 
 
 def job_in(state: str) -> Job:
