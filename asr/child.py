@@ -6,6 +6,7 @@ import ctypes
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import struct
@@ -16,23 +17,38 @@ from asr.errors import AsrError
 
 CALL_HEADER = struct.Struct("!dQ")  # limit in seconds, length of the pickled call that follows
 ANSWER_HEADER = struct.Struct("!Q")  # length of the pickled answer that follows
+IDLE_STATUS = 75  # the exit status of a child that was idle for too long; no library's own
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _OPEN_FILES = 64  # PyAV, PocketSphinx and its model need fewer (measured)
 _GRACE_SECONDS = 2.0  # the parent kills at the limit; the alarm is for when it cannot
 
 
-def serve(fileno: int, parent: int, memory_bytes: int) -> None:
-    """Answer calls that come over the socket `fileno`, until its other end is closed."""
+def serve(fileno: int, parent: int, memory_bytes: int, idle_seconds: float) -> None:
+    """Answer calls that come over the socket `fileno`, until its other end is closed.
+
+    `memory_bytes` 0: no limit on memory and open files. `idle_seconds` 0: waits for ever.
+    """
     _die_with(parent)
     _restrict(memory_bytes)
     with socket.socket(fileno=fileno) as connection, connection.makefile("rwb") as stream:
-        while header := stream.read(CALL_HEADER.size):
+        while _is_wanted(connection, idle_seconds) and (header := stream.read(CALL_HEADER.size)):
             limit, length = CALL_HEADER.unpack(header)
             # Left at its default action SIGALRM ends a child even while C code holds Python's
             # global lock, and even when the parent is frozen.
             signal.setitimer(signal.ITIMER_REAL, limit + _GRACE_SECONDS)
             _answer(stream, stream.read(length))
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_wanted(connection: socket.socket, idle_seconds: float) -> bool:
+    """True once there is something to read; ends the process when nothing came for so long.
+
+    It takes no leave: the parent tells by the exit status that a call which crossed with the end
+    was never begun, and gives it to another child.
+    """
+    if not select.select([connection], [], [], idle_seconds or None)[0]:
+        os._exit(IDLE_STATUS)
+    return True
 
 
 def _die_with(parent: int) -> None:
@@ -48,9 +64,10 @@ def _restrict(memory_bytes: int) -> None:
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     sys.dont_write_bytecode = True
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+_BUSY_SECONDS = 2.0  # after which a caller asks again for a child; its turn comes by chance
+
 
 class AsrError(Exception):
     """Base of all errors that engines, decoding and the child pool raise."""
@@ -51,8 +53,20 @@ class EngineUnavailable(AsrError):
 class ChildTimeout(EngineUnavailable):
     """A call to a child process did not end within its limit."""
 
-    def __init__(self, detail: str = "no result within the time limit") -> None:
-        super().__init__("engine_timeout", detail)
+    def __init__(
+        self,
+        detail: str = "no result within the time limit",
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__("engine_timeout", detail, retry_after=retry_after)
+
+
+class ChildBusy(ChildTimeout):
+    """No child process was free and ready while the caller could wait; the call never began."""
+
+    def __init__(self) -> None:
+        super().__init__("the recogniser is busy", retry_after=_BUSY_SECONDS)
 
 
 class ChildCrashed(EngineUnavailable):

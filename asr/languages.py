@@ -19,10 +19,22 @@ _NAMES = (
     "uz uzbek, vi vietnamese, yi yiddish, yo yoruba, yue cantonese, zh chinese"
 )
 _CODES = {name: code for code, name in (pair.split(" ", 1) for pair in _NAMES.split(", "))}
-_CODES["javanese"] = "jv"  # Whisper's own "jw" was withdrawn from the standard
+_WHISPER_JAVANESE = "jw"  # was withdrawn from the standard
+_CODES["javanese"] = "jv"
+WHISPER_LANGUAGES = frozenset(_CODES.values())
 
 
 def language_code(name: str) -> str | None:
     """`english` or `en` as `en`; None for what is not a language that Whisper knows."""
     name = name.strip().lower()
     return _CODES.get(name) or (name if name in _CODES.values() else None)
+
+
+def to_whisper(code: str) -> str:
+    """What Whisper's models call a language."""
+    return _WHISPER_JAVANESE if code == "jv" else code
+
+
+def from_whisper(code: str) -> str:
+    """The inverse of `to_whisper`."""
+    return "jv" if code == _WHISPER_JAVANESE else code

@@ -18,12 +18,28 @@ def slow_echo(seconds: float, value: Any) -> Any:
     return value
 
 
+def warm_up(seconds: float, error: BaseException | None = None) -> None:
+    time.sleep(seconds)
+    os.environ["VERBATIM_WARM"] = "yes"
+    if error is not None:
+        raise error
+
+
+def end(number: int) -> None:
+    os._exit(number)
+
+
 def fail(error: BaseException) -> NoReturn:
     raise error
 
 
 def signal_self(number: int) -> None:
     os.kill(os.getpid(), number)
+
+
+def size_of_bytes(size: int) -> int:
+    """Reserves memory without touching it."""
+    return len(bytes(size))
 
 
 def write_file(path: str) -> None:
