@@ -39,6 +39,9 @@ def get(name: str) -> TranscriptionService:
 
 def close() -> None:
     """End the child processes of this process; they start again with the next call."""
+    if get.cache_info().currsize:
+        for name in configured():
+            get(name).close()
     if child_pool.cache_info().currsize:
         child_pool().close()
     get.cache_clear()
@@ -46,7 +49,7 @@ def close() -> None:
 
 
 def queue_of(name: str) -> str:
-    """The queue for chunks of that engine: as many local calls as cores, many remote ones."""
+    """The queue for chunks of that engine: few calls of local ones at once, many of remote ones."""
     try:
         return LOCAL_QUEUE if get(name).capabilities.runs_locally else REMOTE_QUEUE
     except EngineMisconfigured:

@@ -229,6 +229,13 @@ class Environment(BaseModel):
         }
 
     @property
+    def local_threads(self) -> int:
+        """Chunks of local engines at once: more of them than models would only wait."""
+        return (
+            self.whisper_processes if self.asr_engine == "faster-whisper" else self.local_processes
+        )
+
+    @property
     def audio_folder(self) -> Path:
         return self.audio_root if self.audio_root != Path() else self.var_dir / "audio"
 

@@ -238,8 +238,7 @@ UNCERTAIN_BELOW = env.uncertain_below
 WORKER_PROCESSES = env.worker_processes
 WORKER_THREADS = env.worker_threads
 LOCAL_PROCESSES = env.local_processes
-# Chunks of local engines at once. More of them than models would only wait for one another.
-LOCAL_THREADS = env.whisper_processes if ASR_ENGINE == "faster-whisper" else LOCAL_PROCESSES
+LOCAL_THREADS = env.local_threads
 
 # The browser-based multipart form may carry a whole job.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000

@@ -8,10 +8,14 @@ token that follows: layers in between pass it on untouched, but for three that l
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +67,14 @@ class TinyWhisper:
         preprocessor = {"feature_size": 80, "hop_length": 160, "n_fft": 400, "sampling_rate": 16000}
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
         return folder
+
+
+@cache
+def shared_model() -> str:
+    """One folder for all tests of a run; removed at its end."""
+    folder = tempfile.mkdtemp(prefix="verbatim-test-whisper-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(TinyWhisper().build(Path(folder)))
 
 
 def _alphabet() -> list[str]:

@@ -43,7 +43,7 @@ def option(arguments: list[str], name: str) -> str:
     ("queue", "processes", "threads"), [("chunks", 3, 50), ("local", 1, 7), ("control", 1, 4)]
 )
 def test_each_queue_has_its_size(settings, become, queue, processes, threads):
-    settings.WORKER_PROCESSES, settings.WORKER_THREADS, settings.LOCAL_PROCESSES = 3, 50, 7
+    settings.WORKER_PROCESSES, settings.WORKER_THREADS, settings.LOCAL_THREADS = 3, 50, 7
     arguments, prefetch = become(queue)
     assert option(arguments, "queues") == queue
     assert option(arguments, "processes") == str(processes)

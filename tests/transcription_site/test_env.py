@@ -180,6 +180,12 @@ def test_a_whisper_model_is_a_name_or_a_folder_seen_from_the_checkout(dotenv):
     assert load({"WHISPER_MODEL": "org/model"}, dotenv).whisper_model == "org/model"
 
 
+def test_no_more_chunks_are_taken_at_once_than_models_are_held(dotenv):
+    given = {"LOCAL_PROCESSES": "7", "WHISPER_PROCESSES": "2"}
+    assert load(given, dotenv).local_threads == 7
+    assert load({**given, "ASR_ENGINE": "faster-whisper"}, dotenv).local_threads == 2
+
+
 def test_the_bundled_server_is_found_by_what_it_wrote_down(dotenv, tmp_path):
     env = load({"VAR_DIR": str(tmp_path)}, dotenv)
     assert env.broker_url == "redis://127.0.0.1:6379/0"

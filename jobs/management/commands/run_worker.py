@@ -19,8 +19,8 @@ SHUTDOWN_MS = 60_000  # supervisor and Docker kill after 70 s
 MEANINGS = {
     engines.REMOTE_QUEUE: "chunks of remote engines: WORKER_PROCESSES processes of WORKER_THREADS "
     "threads",
-    engines.LOCAL_QUEUE: "chunks of local engines: one process of LOCAL_PROCESSES threads and as "
-    "many children",
+    engines.LOCAL_QUEUE: "chunks of local engines: one process with a thread for each child, "
+    "LOCAL_PROCESSES or, where faster-whisper is the ASR_ENGINE, WHISPER_PROCESSES",
     engines.CONTROL_QUEUE: "stitching and upkeep: one process of 4 threads",
 }
 
@@ -29,7 +29,7 @@ def size_of(queue: str) -> tuple[int, int]:
     """The processes of a queue's worker, and the threads in each."""
     return {
         engines.REMOTE_QUEUE: (settings.WORKER_PROCESSES, settings.WORKER_THREADS),
-        engines.LOCAL_QUEUE: (1, settings.LOCAL_PROCESSES),
+        engines.LOCAL_QUEUE: (1, settings.LOCAL_THREADS),
         engines.CONTROL_QUEUE: (1, CONTROL_THREADS),
     }[queue]
 
