@@ -13,6 +13,7 @@ from docx.shared import Pt, RGBColor
 from docx.text.paragraph import Paragraph as DocxParagraph
 
 from asr.formats.direction import is_right_to_left
+from asr.formats.tokens import plain
 from asr.formats.transcript import (
     Paragraph,
     Transcript,
@@ -50,7 +51,7 @@ def _describe(document: Document, transcript: Transcript) -> None:
     properties.title = headline(transcript)[:_PROPERTY_LENGTH]
     properties.author = "Verbatim"
     properties.comments = ""
-    properties.language = transcript.language or ""
+    properties.language = plain(transcript.language or "")
     # The format knows no time zones: UTC, without saying so.
     moment = transcript.completed_time.astimezone(UTC).replace(tzinfo=None)
     properties.created = properties.modified = moment

@@ -7,7 +7,6 @@ about a hundred scripts, and one each for Chinese, simplified and traditional, J
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 
 from fontTools.ttLib import TTFont
 from fpdf import FPDF
+from fpdf.fonts import TTFFont
 
 from asr.formats.direction import is_right_to_left, needs_shaping
 from asr.formats.tokens import pieces
@@ -24,23 +24,26 @@ from asr.types import CJK
 
 _FONT: Final = ""  # the suffix of the file for all scripts but those of East Asia
 _EAST_ASIAN: Final = ("SC", "TC", "JP", "KR")
+_WORD_JOINER: Final = 0x2060  # neither seen nor breaking the word
 _MARGIN: Final = 20  # millimetres
 _TITLE_SIZE, _TEXT_SIZE, _NOTE_SIZE = 16, 11, 9  # points
 _LEADING: Final = 1.45
 _MILLIMETRES: Final = 25.4 / 72  # of one point
 _IS_CJK = re.compile(f"[{CJK}]")
-_WITHOUT_LOOK: Final = frozenset({"Cf", "Mn"})  # joiners, selectors: left out, not spelled out
+# Joiners and selectors of variants have no look of their own: left out, not spelled out.
+_IS_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]")
 
 
 def to_pdf(transcript: Transcript) -> bytes:
     """Title, a line about the recording, and the paragraphs below their time and speaker.
 
-    A character that no font has, such as an emoji, is spelled out: [U+1F600].
+    A character that no font has, such as many an emoji and all of Khmer, is spelled out: [U+1F600].
     """
     blocks = list(_blocks(transcript))
     page = _Page(transcript, "".join(text for _, text in blocks))
     for size, text in blocks:
         page.put(text, size)
+    page.name_glyphs()
     return bytes(page.output())
 
 
@@ -103,6 +106,18 @@ class _Page(FPDF):
         if size != _NOTE_SIZE:
             self.ln(height / 3)
 
+    def name_glyphs(self) -> None:
+        """Say of every glyph which text it stands for, once all are set.
+
+        Where one letter takes two glyphs, fpdf2 leaves the second without a text, and programs
+        that read the file would make one up.
+        """
+        for font in self.fonts.values():
+            if isinstance(font, TTFFont):
+                for glyph in dict(font.subset.items()):
+                    if glyph is not None and glyph.unicode == ():
+                        glyph.unicode = (_WORD_JOINER,)
+
     def _broken(self, text: str) -> str:
         """A text without spaces, broken into lines: fpdf2 would let them begin with a comma."""
         lines, room = [""], 0.0
@@ -120,7 +135,7 @@ class _Page(FPDF):
     def _shown(self, char: str) -> str:
         if ord(char) not in self._missing:
             return char
-        return "" if unicodedata.category(char) in _WITHOUT_LOOK else f"[U+{ord(char):04X}]"
+        return "" if _IS_INVISIBLE.match(char) else f"[U+{ord(char):04X}]"
 
 
 def _fonts_for(text: str, language: str) -> tuple[list[str], set[int]]:
