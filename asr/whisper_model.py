@@ -27,7 +27,7 @@ def folder_of(model: str) -> Path | None:
 
     Raises EngineMisconfigured when it is neither, or a folder that holds no model.
     """
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():
         check_folder(Path(model))
         return Path(model)
     if not _NAME.fullmatch(model):
