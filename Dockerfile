@@ -1,19 +1,22 @@
 FROM python:3.11.13-slim-bookworm AS builder
 
+# `whisper` installs the engine faster-whisper too.
+ARG EXTRA=
 RUN python -m venv /venv
 WORKDIR /build
-COPY requirements.txt .
-RUN /venv/bin/pip install --no-cache-dir --only-binary=:all: -r requirements.txt
+COPY requirements.txt requirements-whisper.txt ./
+RUN /venv/bin/pip install --no-cache-dir --only-binary=:all: -r "requirements${EXTRA:+-$EXTRA}.txt"
 
 
 FROM python:3.11.13-slim-bookworm
 
 ENV PATH=/venv/bin:$PATH \
+    HF_HOME=/models \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# /audio is where the shared volume goes: it takes its owner from here.
+# /audio and /models are where the shared volumes go: they take their owner from here.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin verbatim \
-    && install --directory --owner=verbatim --group=verbatim /audio
+    && install --directory --owner=verbatim --group=verbatim /audio /models
 WORKDIR /app
 COPY --from=builder /venv /venv
 COPY . .

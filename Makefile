@@ -4,10 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extras \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults lint lock
+.PHONY: help demo run test faults lint lock whisper
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1  /p' Makefile
@@ -43,18 +46,23 @@ lint: .venv/dev.stamp ## ruff, mypy, the import contract, migrations, the deploy
 	$(BIN)/hadolint Dockerfile
 
 lock: .venv/dev.stamp ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  $(ARGS) -o requirements.txt pyproject.toml
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  $(ARGS) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	$(COMPILE) $(ARGS) -o requirements.txt pyproject.toml
+	$(COMPILE) $(ARGS) --extra whisper -c requirements.txt -o requirements-whisper.txt \
+	  pyproject.toml
+	$(COMPILE) $(ARGS) --extra whisper --extra dev -c requirements-whisper.txt \
+	  -o requirements-dev.txt pyproject.toml
+
+whisper: .venv/whisper.stamp ## install what the engine faster-whisper needs
 
 .venv/runtime.stamp: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11")'
 	@echo "Installing packages into .venv; this takes a minute, once."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --no-input -r requirements.txt
+	@touch $@
+
+.venv/whisper.stamp: requirements-whisper.txt .venv/runtime.stamp
+	@$(BIN)/python -m pip install --quiet --no-input -r requirements-whisper.txt
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.txt .venv/runtime.stamp

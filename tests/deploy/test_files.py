@@ -67,7 +67,7 @@ def test_the_secrets_are_files_that_only_the_folder_s_owner_reaches(tmp_path):
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-whisper.txt", "requirements-dev.txt"])
 def test_the_locks_are_exact_and_name_no_place(name):
     text = (BASE_DIR / name).read_text()
     assert not re.search(r"https?:|file:/|^\s*-|/", text, re.MULTILINE)
