@@ -13,6 +13,7 @@ from asr.service import TranscriptionService
 
 ENGINES: dict[str, str] = {
     "deepgram": "asr.engines.deepgram.DeepgramEngine",
+    "faster-whisper": "asr.engines.faster_whisper.FasterWhisperEngine",
     "openai": "asr.engines.openai.OpenAIEngine",
     "pocketsphinx": "asr.engines.pocketsphinx.PocketSphinxEngine",
 }

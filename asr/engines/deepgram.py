@@ -117,12 +117,12 @@ class DeepgramEngine(TranscriptionService):
 
     def _recognition(self, answer: Mapping[str, Any], request: AudioRequest) -> Recognition:
         channel = answer["results"]["channels"][0]
-        detected = channel.get("detected_language")
+        language = channel.get("detected_language") or request.language or ""
         return Recognition(
             segments=tuple(_segments(answer["results"], request.info.duration_seconds)),
             engine=self.name,
             model=self.model,
-            language=primary_language(detected) if detected else request.language,
+            language=primary_language(language) or None,
             language_confidence=probability(channel.get("language_confidence")),
             usage=Usage(seconds=float(answer["metadata"]["duration"])),
         )

@@ -135,7 +135,7 @@ class OpenAIEngine(TranscriptionService):
             segments=tuple(_segments(answer, request.info.duration_seconds)),
             engine=self.name,
             model=self.model,
-            language=_language(answer) or request.language,
+            language=_language(answer) or primary_language(request.language or "") or None,
             usage=_usage(answer.get("usage") or {}),
         )
 
@@ -191,10 +191,10 @@ def _language(answer: Mapping[str, Any]) -> str | None:
 
 def _usage(usage: Mapping[str, Any]) -> Usage | None:
     """What the vendor counted: seconds or tokens, as the model is paid."""
-    seconds = usage.get("seconds")
+    seconds, tokens_in, tokens_out = map(usage.get, ("seconds", "input_tokens", "output_tokens"))
     counted = Usage(
         seconds=None if seconds is None else float(seconds),
-        input_tokens=usage.get("input_tokens"),
-        output_tokens=usage.get("output_tokens"),
+        input_tokens=None if tokens_in is None else int(tokens_in),
+        output_tokens=None if tokens_out is None else int(tokens_out),
     )
     return None if counted == Usage() else counted

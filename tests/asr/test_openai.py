@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator
-from email.utils import formatdate
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,13 +11,13 @@ import pytest
 from asr import registry
 from asr.child_pool import ChildPool
 from asr.engines.openai import OpenAIEngine
-from asr.errors import AsrError, EngineMisconfigured, EngineUnavailable
-from asr.types import Recognition
+from asr.errors import AsrError, EngineMisconfigured
+from asr.types import Capabilities, Recognition, Usage
+from tests.asr.published import KEY, openai_api
 from tests.asr.sounds import encode, request, sample, samples_of
 from tests.asr.vendor import Vendor, serving
 
-KEY = "sk-secret-of-the-test"
-VERBOSE = {
+VERBOSE: dict[str, Any] = {
     "task": "transcribe",
     "language": "english",
     "duration": 4.7,
@@ -95,21 +91,195 @@ def test_segments_words_and_language_are_read(vendor: Vendor, engine: OpenAIEngi
     assert recognition.confidence == pytest.approx((math.exp(-0.5) + math.exp(-0.1)) / 2)
 
 
-def test_a_model_without_times_gives_one_segment(vendor: Vendor, pool: ChildPool) -> None:
-    engine = OpenAIEngine(pool=pool, base_url=vendor.url, model="gpt-4o-transcribe")
-    vendor.says(200, {"text": "Hello there."})
-    recognition = transcribe(engine, language="en")
+def test_the_length_of_the_sound_is_recorded_as_usage(vendor: Vendor, engine: OpenAIEngine) -> None:
+    vendor.says(200, VERBOSE | {"usage": {"type": "duration", "seconds": 5}})
+    assert transcribe(engine).usage == Usage(seconds=5.0)
+    vendor.says(200, VERBOSE)
+    assert transcribe(engine).usage is None
+
+
+def test_segments_out_of_order_are_put_in_order(vendor: Vendor, engine: OpenAIEngine) -> None:
+    reverse = {"segments": VERBOSE["segments"][::-1], "words": VERBOSE["words"][::-1]}
+    vendor.says(200, VERBOSE | reverse)
+    assert [segment.words[0].text for segment in transcribe(engine).segments] == ["The", "Three"]
+
+
+# --- each model ---
+
+
+def at(vendor: Vendor, pool: ChildPool, model: str) -> OpenAIEngine:
+    return OpenAIEngine(pool=pool, api_key=KEY, base_url=vendor.url, model=model)
+
+
+def test_a_gpt_4o_model_gives_one_segment_with_a_confidence(
+    vendor: Vendor, pool: ChildPool
+) -> None:
+    engine = at(vendor, pool, "gpt-4o-transcribe")
+    tokens = {"type": "tokens", "input_tokens": 14, "output_tokens": 101, "total_tokens": 115}
+    logprobs = [{"token": "Hello", "logprob": -0.1}, {"token": " there.", "logprob": -0.3}]
+    vendor.says(200, {"text": "Hello there.", "logprobs": logprobs, "usage": tokens})
+    recognition = transcribe(engine, language="en", vocabulary=("Redis",))
     (received,) = vendor.received
     assert received.fields == {
         "model": ["gpt-4o-transcribe"],
         "response_format": ["json"],
         "include[]": ["logprobs"],
         "language": ["en"],
+        "prompt": ["Redis"],
     }
     (segment,) = recognition.segments
     assert (segment.text, segment.start, segment.end) == ("Hello there.", 0.0, 4.74)
-    assert (recognition.language, recognition.confidence) == ("en", None)
+    assert segment.confidence == pytest.approx(math.exp(-0.2))
+    assert (recognition.language, segment.words) == ("en", ())
+    assert recognition.usage == Usage(input_tokens=14, output_tokens=101)
     engine.close()
+
+
+def test_a_diarizing_model_tells_the_speakers(vendor: Vendor, pool: ChildPool) -> None:
+    engine = at(vendor, pool, "gpt-4o-transcribe-diarize")
+    vendor.says(
+        200,
+        {
+            "text": "Hello. Hi.",
+            "segments": [
+                {"id": "1", "speaker": "A", "start": 0.1, "end": 1.0, "text": "Hello."},
+                {"id": "2", "speaker": "B", "start": 1.0, "end": 7.0, "text": " Hi."},
+            ],
+            "usage": {"type": "duration", "seconds": 5},
+        },
+    )
+    recognition = transcribe(engine, diarize=True)
+    (received,) = vendor.received
+    assert received.fields == {
+        "model": ["gpt-4o-transcribe-diarize"],
+        "response_format": ["diarized_json"],
+        "chunking_strategy": ["auto"],
+    }
+    said = [(s.speaker, s.text, s.start, s.end) for s in recognition.segments]
+    assert said == [("A", "Hello.", 0.1, 1.0), ("B", "Hi.", 1.0, 4.74)]
+    assert recognition.usage == Usage(seconds=5.0)
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ({}, {}),
+        ({"language": "en-US", "expected_language": "de"}, {"languages[]": ["en"]}),
+        ({"expected_language": "de"}, {"languages[]": ["de"]}),
+        ({"vocabulary": ("AC-42", "night shift")}, {"keywords[]": ["AC-42", "night shift"]}),
+    ],
+    ids=str,
+)
+def test_gpt_transcribe_is_given_keywords_and_languages_to_expect(
+    vendor: Vendor, pool: ChildPool, asked: dict[str, Any], fields: dict[str, list[str]]
+) -> None:
+    engine = at(vendor, pool, "gpt-transcribe")
+    vendor.says(200, {"text": "Salut.", "languages": [{"code": "fr"}, {"code": "en"}]})
+    recognition = transcribe(engine, **asked)
+    (received,) = vendor.received
+    plain = {"model": ["gpt-transcribe"], "response_format": ["json"]}
+    assert received.fields == plain | fields
+    assert recognition.language == "fr"
+    engine.close()
+
+
+def test_a_language_that_gpt_transcribe_is_not_sure_of_is_unknown(
+    vendor: Vendor, pool: ChildPool
+) -> None:
+    engine = at(vendor, pool, "gpt-transcribe")
+    vendor.says(200, {"text": "Hm.", "languages": []})
+    assert transcribe(engine, expected_language="de").language is None
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "vocabulary", "diarization", "detects", "seconds", "price"),
+    [
+        ("whisper-1", True, True, False, True, None, 0.006),
+        ("gpt-transcribe", False, True, False, True, None, 0.0045),
+        ("gpt-4o-transcribe", False, True, False, False, 1500.0, None),
+        ("gpt-4o-mini-transcribe-2025-12-15", False, True, False, False, 1500.0, None),
+        ("gpt-4o-transcribe-diarize", False, False, True, False, 1400.0, None),
+        ("Systran/faster-whisper-small", True, True, False, True, None, None),
+    ],
+)
+def test_what_it_can_do_depends_on_the_model(
+    pool: ChildPool,
+    model: str,
+    words: bool,
+    vocabulary: bool,
+    diarization: bool,
+    detects: bool,
+    seconds: float | None,
+    price: float | None,
+) -> None:
+    assert OpenAIEngine(pool=pool, api_key="k", model=model).capabilities == Capabilities(
+        languages=None,
+        words=words,
+        vocabulary=vocabulary,
+        diarization=diarization,
+        runs_locally=False,
+        detects_language=detects,
+        max_seconds=seconds,
+        max_bytes=25_000_000,
+        price_per_minute=price,
+    )
+
+
+def test_what_another_server_costs_is_not_known(vendor: Vendor, pool: ChildPool) -> None:
+    assert at(vendor, pool, "whisper-1").capabilities.price_per_minute is None
+
+
+@pytest.mark.parametrize(
+    ("model", "vocabulary", "refused"),
+    [
+        ("whisper-1", ("x" * 98,) * 4 + ("y" * 46,), None),  # 448 bytes with two between terms
+        ("whisper-1", ("x" * 98,) * 4 + ("y" * 47,), "vocabulary"),
+        ("own", ("ш" * 49,) * 5, "vocabulary"),  # two bytes a letter
+        ("gpt-transcribe", ("x" * 98,) * 100, None),
+        ("gpt-transcribe", ("a<b",), "vocabulary"),
+        ("gpt-transcribe", ("two\nlines",), "vocabulary"),
+        ("gpt-4o-transcribe", ("x" * 98,) * 100, None),
+        ("gpt-4o-transcribe-diarize", ("x",), "vocabulary"),
+    ],
+)
+def test_a_vocabulary_that_would_not_be_read_whole_is_refused(
+    pool: ChildPool, model: str, vocabulary: tuple[str, ...], refused: str | None
+) -> None:
+    engine = OpenAIEngine(pool=pool, api_key="k", model=model)
+    assert engine.refusal(language=None, vocabulary=vocabulary, diarize=False) == refused
+
+
+# --- verifying ---
+
+
+def test_verifying_asks_about_the_model(vendor: Vendor, pool: ChildPool) -> None:
+    vendor.says(200, {"id": "org/model", "object": "model"})
+    engine = at(vendor, pool, "org/model")
+    engine.verify(60.0)
+    (received,) = vendor.received
+    assert (received.method, received.path) == ("GET", "/v1/models/org%2Fmodel")
+    assert received.headers["authorization"] == f"Bearer {KEY}"
+    engine.close()
+
+
+def test_a_model_that_the_vendor_does_not_know_is_refused(
+    vendor: Vendor, pool: ChildPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr.engines.openai.VENDOR_URL", vendor.url)
+    vendor.answer = openai_api
+    at(vendor, pool, "whisper-1").verify(60.0)
+    with pytest.raises(EngineMisconfigured):
+        at(vendor, pool, "parrot-1").verify(60.0)
+
+
+def test_an_own_server_may_lack_the_address_of_models(vendor: Vendor, pool: ChildPool) -> None:
+    vendor.says(404, {"detail": "Not Found"})
+    at(vendor, pool, "m").verify(60.0)
+
+
+# --- answers and options ---
 
 
 def test_silence_is_an_empty_recognition(vendor: Vendor, engine: OpenAIEngine) -> None:
@@ -126,65 +296,18 @@ def test_raw_aac_is_sent_as_flac(vendor: Vendor, engine: OpenAIEngine) -> None:
     assert (samples_of(received.file) == samples_of(data)).all()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 415, 422, 301])
-def test_a_refusal_is_never_tried_again(vendor: Vendor, engine: OpenAIEngine, status: int) -> None:
-    vendor.says(status, {"error": {"message": f"Incorrect API key provided: {KEY}"}})
-    error = failure(engine)
-    assert isinstance(error, EngineMisconfigured)
-    assert (error.code, error.recoverable) == ("engine_refused", False)
-    assert str(status) in error.detail
-    assert len(vendor.received) == 1
-
-
-@pytest.mark.parametrize("status", [409, 500, 502, 503])
-def test_a_failing_server_is_unavailable(vendor: Vendor, engine: OpenAIEngine, status: int) -> None:
-    vendor.says(status, b"<html>oops</html>")
-    error = failure(engine)
-    assert isinstance(error, EngineUnavailable)
-    assert (error.code, error.recoverable, error.retry_after) == ("engine_error", True, None)
-    assert len(vendor.received) == 1
-
-
-@pytest.mark.parametrize(
-    ("header", "least", "most"), [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), ("date", 50, 60)]
-)
-def test_a_rate_limit_says_when_to_come_back(
-    vendor: Vendor, engine: OpenAIEngine, header: str, least: float, most: float
-) -> None:
-    value = formatdate(time.time() + 60, usegmt=True) if header == "date" else header
-    vendor.says(429, {"error": {"message": "slow down"}}, Retry_After=value)
-    error = failure(engine)
-    assert isinstance(error, EngineUnavailable)
-    assert error.retry_after is not None
-    assert least <= error.retry_after <= most
-
-
-@pytest.mark.parametrize("value", ["", "soon", "nan"])
-def test_a_server_that_is_busy_and_does_not_say_for_how_long_is_given_a_while(
-    vendor: Vendor, engine: OpenAIEngine, value: str
-) -> None:
-    vendor.says(429, {}, Retry_After=value)
-    error = failure(engine)
-    assert isinstance(error, EngineUnavailable)
-    assert error.retry_after == 5.0
-
-
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"not json",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b"[]",
-        b"null",
-        {},
-        {"text": 3},
         {"text": "a", "segments": [{"text": "a"}]},
         {"text": "a", "segments": [{"text": "a", "start": "x", "end": 1}]},
         {"text": "a", "segments": "abc"},
         {"text": "a", "words": [{"word": "a", "start": 0, "end": float("nan")}]},
         {"text": "a", "language": 7},
+        {"text": "a", "languages": ["en"]},
+        {"text": "a", "logprobs": [{"token": "a"}]},
+        {"text": "a", "usage": {"seconds": "long"}},
+        {"text": "a", "usage": {"input_tokens": "many"}},
     ],
     ids=lambda body: repr(body)[:30],
 )
@@ -195,119 +318,13 @@ def test_an_answer_of_another_shape_is_a_bad_response(
     assert failure(engine).code == "engine_bad_response"
 
 
-def hang(handler: Any) -> None:
-    handler.vendor.stop.wait(20)
-
-
-def drip_headers(handler: Any) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-    handler.drip(b"a")
-
-
-def drip_body(handler: Any) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000000")
-    handler.end_headers()
-    handler.drip(b" ")
-
-
-def drip_chunks(handler: Any) -> None:
-    handler.send_response(200)
-    handler.send_header("Transfer-Encoding", "chunked")
-    handler.end_headers()
-    handler.drip(b"1\r\n \r\n")
-
-
-@pytest.mark.parametrize("answer", [hang, drip_headers, drip_body, drip_chunks])
-def test_the_deadline_holds_however_the_server_delays(
-    vendor: Vendor, engine: OpenAIEngine, answer: Callable[[Any], None]
-) -> None:
-    vendor.says(200, VERBOSE)
-    transcribe(engine)  # the client is loaded
-    vendor.answer = answer
-    started = time.monotonic()
-    assert failure(engine, deadline_seconds=0.7).code == "engine_timeout"
-    assert 0.6 < time.monotonic() - started < 1.5
-    if answer is not hang:
-        assert vendor.hung_up.wait(5)
-    vendor.says(200, VERBOSE)
-    assert transcribe(engine).text
-
-
-def test_an_endless_answer_is_cut_off(vendor: Vendor, engine: OpenAIEngine) -> None:
-    def endless(handler: Any) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        for _ in range(200):
-            handler.wfile.write(b" " * 100_000)
-
-    vendor.answer = endless
-    assert failure(engine).code == "engine_bad_response"
-
-
-def test_a_compressed_answer_is_not_unpacked(vendor: Vendor, engine: OpenAIEngine) -> None:
-    bomb = gzip.compress(bytes(50_000_000))
-    for status in (200, 400):
-        vendor.says(status, bomb, Content_Encoding="gzip")
-        assert failure(engine).code == "engine_bad_response"
-
-
-def test_a_server_that_hangs_up_or_is_not_there_is_unavailable(
-    vendor: Vendor, engine: OpenAIEngine, pool: ChildPool
-) -> None:
-    vendor.answer = lambda handler: handler.hang_up()
-    assert failure(engine).code == "engine_error"
-    nobody = OpenAIEngine(pool=pool, base_url="http://127.0.0.1:1/v1")
-    assert failure(nobody).code == "engine_error"
-
-
-def test_many_threads_share_one_client(vendor: Vendor, engine: OpenAIEngine) -> None:
-    vendor.says(200, VERBOSE)
-    transcribe(engine)
-    together = threading.Barrier(60, timeout=20)
-
-    def answer(handler: Any) -> None:
-        together.wait()  # passes only when all sixty calls are under way at once
-        handler.json(200, VERBOSE)
-
-    vendor.answer = answer
-    texts: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: texts.append(transcribe(engine).text)) for _ in range(60)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(texts) == 60
-
-
-def test_one_connection_serves_call_after_call(vendor: Vendor, engine: OpenAIEngine) -> None:
-    vendor.says(200, VERBOSE)
-    for _ in range(3):
-        transcribe(engine)
-    assert (len(vendor.received), vendor.connections) == (3, 1)
-
-
-def test_the_proxy_of_the_environment_is_used(
-    vendor: Vendor, pool: ChildPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", vendor.url.removesuffix("/v1"))
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    vendor.says(200, VERBOSE)
-    engine = OpenAIEngine(pool=pool, base_url="http://engine.invalid/v1")
-    assert transcribe(engine).text
-    assert vendor.received[0].path == "http://engine.invalid/v1/audio/transcriptions"
-    engine.close()
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("openai", {}),
         ("openai", {"api_key": ""}),
         ("openai", {"base_url": "https://api.openai.com/v1/"}),
+        ("openai", {"base_url": "https://eu.api.openai.com/v1"}),
         ("openai", {"base_url": "localhost:8000"}),
         ("nobody", {}),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.policy
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +58,7 @@ class Vendor:
     url: str = ""
     answer: Callable[[Any], None] = lambda handler: handler.json(200, {"text": ""})
     received: list[Received] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)  # of what the vendor publishes
     connections: int = 0
     hung_up: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -82,6 +84,11 @@ def serving() -> Iterator[Vendor]:
 class _Server(ThreadingHTTPServer):
     # By default 5 callers may wait to be accepted; a crowd's others are reset on a busy machine.
     request_queue_size = 1024
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """That a client hung up is in order."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
