@@ -48,7 +48,7 @@ def shown(found: list[Cue]) -> str:
 def check_limits(found: list[Cue], made_from: Transcript) -> None:
     for cue in found:
         assert 1 <= len(cue.lines) <= LINES
-        assert all(0 < columns(line) <= LINE_COLUMNS for line in cue.lines), cue
+        assert all(line and columns(line) <= LINE_COLUMNS for line in cue.lines), cue
         assert cue.start < cue.end <= cue.start + MOST_SECONDS + A_MILLISECOND
     for cue, following in pairwise(found):
         assert cue.end <= following.start
