@@ -23,6 +23,8 @@ from tests.asr import sounds
 from tests.asr.cases import CASES, DEADLINE, Case, ask
 from tests.asr.vendor import Vendor
 
+pytestmark = pytest.mark.timeout(600)
+
 
 def check_shape(engine: TranscriptionService, heard: Recognition, request: AudioRequest) -> None:
     assert (heard.engine, heard.model) == (engine.name, engine.model)
