@@ -7,12 +7,15 @@ that is passed in, so that all processes share it, and that no lock is held whil
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol, Self
 from uuid import uuid4
+
+logger = logging.getLogger(__name__)
 
 FAILURES_TO_OPEN: Final = 5
 """In a row. One more than a chunk has attempts, so that one bad file alone opens nothing."""
@@ -146,6 +149,7 @@ class Breaker:
             probe = uuid4().hex
             taken = BreakerState(open_until=now + self._probe_limit, probe=probe)
             if self._store.swap(self.name, state, taken):
+                logger.info("Engine %s: one call tries whether it is back", self.name)
                 return Call(self, probe=probe)
 
     def would_admit(self) -> bool:
@@ -165,8 +169,17 @@ class Breaker:
         while True:
             state, now = self._store.read(self.name)
             new = self._after(state, now, call, outcome)
-            if new == state or self._store.swap(self.name, state, new):
+            if new == state:
                 return
+            if self._store.swap(self.name, state, new):
+                self._log(state, new)
+                return
+
+    def _log(self, state: BreakerState, new: BreakerState) -> None:
+        if state.closed and not new.closed:
+            logger.warning("Engine %s: down, it is left alone for %g s", self.name, self._window)
+        elif new.closed and not state.closed:
+            logger.warning("Engine %s: it is back", self.name)
 
     def _after(self, state: BreakerState, now: float, call: Call, outcome: str) -> BreakerState:
         if state.closed:

@@ -42,9 +42,7 @@ def main(username: str) -> None:
         call_command("migrate", verbosity=0, interactive=False)
     except OperationalError as error:
         sys.exit(f"verbatim: the database does not answer: {str(error).splitlines()[0]}")
-    if settings.AUDIO_ROOT == settings.VAR_DIR / "audio":
-        settings.AUDIO_ROOT.mkdir(exist_ok=True)
-    elif not settings.AUDIO_ROOT.is_dir():
+    if not settings.AUDIO_ROOT.is_dir():
         sys.exit(f"verbatim: AUDIO_ROOT is no folder: {settings.AUDIO_ROOT}")
     _keep(settings.VAR_DIR / "credentials.json", username)
 

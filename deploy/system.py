@@ -215,7 +215,7 @@ class System:
         if not shutil.which("redis-server", path=self._environ["PATH"]):
             raise SystemFailedError("there is no redis-server; install one or set REDIS_URL")
         run, port, password = self.var / "run", free_port(), secrets.token_urlsafe(24)
-        _write_private(run / "redis.url", f"redis://:{password}@127.0.0.1:{port}/0\n")
+        _write_private(run / "redis.url", f"redis://default:{password}@127.0.0.1:{port}/0\n")
         _write_private(
             run / "redis.conf",
             f'include "{BASE_DIR}/deploy/redis.conf"\nbind 127.0.0.1\nport {port}\n'

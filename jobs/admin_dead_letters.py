@@ -107,7 +107,7 @@ class DeadLetterAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="engine")
     def asked_for(self, chunk: Chunk) -> str:
-        return chunk.job.engine
+        return chunk.engine or chunk.job.engine
 
     @admin.display(description="classification")
     def classification(self, chunk: Chunk) -> str:

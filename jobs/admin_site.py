@@ -14,7 +14,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from jobs import engines, tasks
+from jobs import breakers, engines, tasks
 from jobs.admin_lists import COUNTED, DAY
 from jobs.models import Chunk, Job, JobStatus, WorkerProcess
 
@@ -50,6 +50,8 @@ class SystemNow:
     """What an operator wants to know first."""
 
     queues: list[QueueNow]
+    engines_down: dict[str, str]
+    """Engines whose breaker is not closed, and how it stands; empty while the broker is away."""
     pending: int
     in_progress: int
     waits_longest: Chunk | None
@@ -68,11 +70,13 @@ def system_now() -> SystemNow:
     """The state of the system, from indexed counts and one short look at the broker."""
     workers = WorkerProcess.objects.alive_per_queue()
     oldest = Chunk.objects.longest_waiting().only("job_id", "index").first()
+    depths = list(_depths())
     return SystemNow(
         queues=[
             QueueNow(name=name, depth=depth, workers=workers[name])
-            for name, depth in zip(engines.QUEUES, _depths(), strict=True)
+            for name, depth in zip(engines.QUEUES, depths, strict=True)
         ],
+        engines_down={} if None in depths else {**breakers.not_closed()},
         pending=Chunk.objects.pending().count(),
         in_progress=Chunk.objects.in_progress().count(),
         waits_longest=oldest,

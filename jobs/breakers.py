@@ -97,6 +97,12 @@ def state(name: str) -> Health:
     return _breaker(name).health() if _has_breaker(name) else Health.CLOSED
 
 
+def not_closed() -> dict[str, Health]:
+    """The configured engines that are down, or tried again just now."""
+    states = {name: state(name) for name in engines.configured()}
+    return {name: health for name, health in states.items() if health != Health.CLOSED}
+
+
 @cache
 def store() -> Store:
     """The store of this process."""

@@ -36,6 +36,7 @@ from jobs.models import (
     changing,
     from_now,
 )
+from jobs.storage import AudioUnavailable
 
 RETRY_BASE_SECONDS = 2.0  # the waits between attempts: 2, 4, 8 s, each up to a quarter longer
 LONGEST_WAIT_SECONDS = 3600.0  # whatever an engine asks for
@@ -62,6 +63,7 @@ def claim_chunk(
                 index,
                 ChunkStatus.IN_PROGRESS,
                 EventType.CHUNK_STARTED,
+                {"engine": engine or change.job.engine},
                 where=Q(not_before__lte=Now()),
                 attempts=F("attempts") + 1,
                 lease_token=token,
@@ -119,10 +121,10 @@ def record_result(attempt: Attempt, recognition: Recognition) -> bool:
 
 
 def record_error(attempt: Attempt, error: AsrError) -> Again | None:
-    """Write why the attempt failed, and whether there is to be another.
+    """Write why the attempt failed, and whether there is to be another, by the job's own engine.
 
     A wait that the engine asked for (429 with Retry-After) costs no attempt, nor does trying
-    whether an engine is back that was down.
+    whether an engine is back that was down, nor an audio root that is away.
 
     Returns:
         When the chunk is due again; None when it failed for good or the claim was over.
@@ -142,9 +144,10 @@ def record_error(attempt: Attempt, error: AsrError) -> Again | None:
         "error_code": error.code,
         "error_detail": error.detail[:500],
         "error_recoverable": error.recoverable,
+        "engine": claim.engine,
         **attempt.measured,
     }
-    cause = {"error": {"code": error.code, "detail": error.detail[:500]}}
+    cause = {"engine": claim.engine, "error": {"code": error.code, "detail": error.detail[:500]}}
     if wait is None:
         errors += 1
         columns["errors"] = errors
@@ -156,7 +159,7 @@ def record_error(attempt: Attempt, error: AsrError) -> Again | None:
         _end_claim(claim, *failed, cause, closing=closing, **columns)
         return None
     if wait is None:
-        again = Again(seconds=backoff(errors), engine=claim.engine, counted=True)
+        again = Again(seconds=backoff(errors), engine=claim.own_engine, counted=True)
     else:
         again = Again(seconds=wait, engine=claim.own_engine)
     columns |= _due(again)
@@ -179,7 +182,7 @@ def _close_call(attempt: Attempt, outcome: CallOutcome, **columns: Any) -> None:
 
 def _free_wait(attempt: Attempt, error: AsrError) -> float | None:
     """Seconds to wait after an attempt that costs nothing; None when it is to be counted."""
-    if not isinstance(error, EngineUnavailable):
+    if not isinstance(error, EngineUnavailable | AudioUnavailable):
         return None
     if error.retry_after is not None:
         return min(max(error.retry_after, RETRY_BASE_SECONDS), LONGEST_WAIT_SECONDS)

@@ -64,12 +64,13 @@ class BrokerPartSerializer(PartSerializer):
 
 
 class EnginePartSerializer(PartSerializer):
-    """The engine of jobs that name none; `breaker` is left out while the broker, which keeps it,
-    is away.
+    """The engine of jobs that name none, and all engines that are `down`; both this list and
+    `breaker` are left out while the broker, which keeps them, is away.
     """
 
     name = serializers.CharField()
     breaker = serializers.ChoiceField(list(Health), required=False)
+    down = serializers.ListField(child=serializers.CharField(), required=False)
 
 
 class WorkersPartSerializer(PartSerializer):
@@ -206,15 +207,11 @@ def _engine(*, with_breaker: bool) -> Part:
         return {"status": "down", "reason": "engine_misconfigured", "name": name}
     if not with_breaker:
         return {"status": "up", "name": name}
-    breaker = breakers.state(name)
-    if breaker == Health.CLOSED:
-        return {"status": "up", "name": name, "breaker": breaker}
-    return {
-        "status": "degraded",
-        "reason": "engine_unavailable",
-        "name": name,
-        "breaker": breaker,
-    }
+    down = breakers.not_closed()
+    shown = {"name": name, "breaker": down.get(name, Health.CLOSED), "down": list(down)}
+    if not down:
+        return {"status": "up", **shown}
+    return {"status": "degraded", "reason": "engine_unavailable", **shown}
 
 
 def _workers() -> Part:

@@ -98,12 +98,18 @@ def _try(attempt: Attempt) -> Again | None:
             _tell_breaker(attempt, error)
     if error is None:
         error = _keep(attempt)
-    elif attempt.claim.stands_in and isinstance(error, EngineMisconfigured):
-        # What a stand-in lacks is not held against the chunk: it goes back to its own engine.
-        error = EngineUnavailable(
-            "engine_error", error.detail, retry_after=settings.BREAKER_SECONDS
-        )
+    elif attempt.claim.stands_in:
+        error = _not_held_against_the_chunk(error)
     return None if error is None else insist(partial(record_error, attempt, error))
+
+
+def _not_held_against_the_chunk(error: AsrError) -> AsrError:
+    """What a stand-in lacks, or fails in: the chunk goes back to its own engine, at no cost."""
+    if isinstance(error, EngineMisconfigured):
+        return EngineUnavailable("engine_error", error.detail, retry_after=settings.BREAKER_SECONDS)
+    if isinstance(error, EngineUnavailable) and error.retry_after is None:
+        return EngineUnavailable(error.code, error.detail, retry_after=settings.BREAKER_SECONDS)
+    return error
 
 
 def _failure_of(step: Callable[[Attempt], None], attempt: Attempt) -> AsrError | None:

@@ -22,6 +22,7 @@ from django.conf import settings
 from asr.errors import AsrError, AudioRejected
 
 UPLOADS: Final = "uploads"  # the folder of a user's own uploads, beneath the user's folder
+AWAY_SECONDS: Final = 10.0  # until a chunk looks again for an audio root that is away
 MAX_PATH_BYTES: Final = 1024  # more would not fit into the index on it
 # Room for a job of the largest uploads and its transcript; on a small disk a hundredth of it.
 LITTLE_ROOM_BYTES: Final = 200_000_000
@@ -40,10 +41,21 @@ class AudioNotFoundError(Exception):
     """There is no such file inside the audio root."""
 
 
+class StorageAwayError(OSError):
+    """The audio root itself is not there: a disk that is not mounted, say."""
+
+
 class AudioUnavailable(AsrError):
-    """A file that was there cannot be read: `audio_not_found`, `storage_unavailable`."""
+    """A file that was there cannot be read: `audio_not_found`, `storage_unavailable`.
+
+    `retry_after` is set where nothing can be read: then a wait of that many seconds costs nothing.
+    """
 
     recoverable = True
+
+    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(code, detail)
+        self.retry_after = retry_after
 
 
 class UploadedAudio(Protocol):
@@ -85,6 +97,7 @@ def open_audio(path: str) -> Iterator[BinaryIO]:
     Raises:
         InvalidPathError: as `check_path`, or it leads out of the root or is no regular file.
         AudioNotFoundError: it is not there.
+        StorageAwayError: the audio root is not there.
         OSError: the storage itself fails.
     """
     root = Path(os.path.realpath(settings.AUDIO_ROOT))
@@ -94,6 +107,8 @@ def open_audio(path: str) -> Iterator[BinaryIO]:
     try:
         descriptor = _open_beneath(root, real.relative_to(root))
     except OSError as error:
+        if not is_there():
+            raise StorageAwayError from None
         if error.errno in _NOT_THERE:
             raise AudioNotFoundError(path) from None
         if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
@@ -126,6 +141,9 @@ def read_audio(path: str) -> bytes:
         raise AudioUnavailable("audio_not_found", "the file is no longer there") from None
     except InvalidPathError:
         raise AudioRejected("invalid_audio", "the path no longer names an audio file") from None
+    except StorageAwayError:
+        detail = "the audio root is not there"
+        raise AudioUnavailable("storage_unavailable", detail, retry_after=AWAY_SECONDS) from None
     except OSError as error:
         detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
         raise AudioUnavailable("storage_unavailable", detail) from None
@@ -151,6 +169,8 @@ def store_upload(user_id: str, job_id: UUID, index: int, upload: UploadedAudio) 
     The file appears under its name only when it is whole.
 
     Raises:
+        StorageAwayError: the audio root is not there. It is never made anew: what is stored beside
+            a disk that is not mounted is lost when the disk comes back.
         OSError: it could not be stored; a partial file goes with its folder, see `remove_empty`.
     """
     suffix = PurePosixPath(upload.name or "").suffix.lower()
@@ -245,8 +265,10 @@ def _open_beneath(root: Path, relative: Path) -> int:
 
 def _make_folder(parts: Iterable[str]) -> int:
     """A descriptor of the folder beneath the audio root, made if need be, links not followed."""
-    Path(settings.AUDIO_ROOT).mkdir(parents=True, exist_ok=True)
-    folder = os.open(os.path.realpath(settings.AUDIO_ROOT), _FOLDER)
+    try:
+        folder = os.open(os.path.realpath(settings.AUDIO_ROOT), _FOLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageAwayError from None
     for part in parts:
         try:
             with suppress(FileExistsError):

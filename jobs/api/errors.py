@@ -22,7 +22,7 @@ from rest_framework.exceptions import (
     ValidationError,
 )
 
-from jobs.storage import is_out_of_room
+from jobs.storage import StorageAwayError, is_out_of_room
 from jobs.submission import Refusal, SubmissionRefused
 
 RETRY_AFTER_SECONDS: Final = 5
@@ -56,6 +56,15 @@ class DatabaseUnavailable(APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "database_unavailable"
     default_detail = "The database is not available; try again in a moment."
+    wait = RETRY_AFTER_SECONDS
+
+
+class StorageUnavailable(APIException):
+    """The audio root is away."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "storage_unavailable"
+    default_detail = "The audio root is not there; try again in a moment."
     wait = RETRY_AFTER_SECONDS
 
 
@@ -131,6 +140,13 @@ def from_refusals(refused: SubmissionRefused) -> APIException:
     )
 
 
+def _of_storage(error: OSError) -> APIException | None:
+    """What a failure of the storage means to a caller; None when it is some other failure."""
+    if isinstance(error, StorageAwayError):
+        return StorageUnavailable()
+    return InsufficientStorage() if is_out_of_room(error) else None
+
+
 class ExceptionFormatter(formatter.ExceptionFormatter):
     """The library's, with the field named where our own exceptions know it."""
 
@@ -149,8 +165,8 @@ class ExceptionHandler(handler.ExceptionHandler):
         match exc:
             case OperationalError() | InterfaceError():
                 return DatabaseUnavailable()
-            case OSError() if is_out_of_room(exc):
-                return InsufficientStorage()
+            case OSError() if (answer := _of_storage(exc)) is not None:
+                return answer
             case TooManyFilesSent():
                 return ValidationError(
                     {"audioChunks": [ErrorDetail("Too many files.", "audio_chunk_count")]}

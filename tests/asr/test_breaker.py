@@ -37,6 +37,20 @@ def breaker(store: ClockedStore) -> Breaker:
     return Breaker("openai", store, window=WINDOW, probe_limit=PROBE_LIMIT)
 
 
+def test_it_says_when_an_engine_is_given_up_and_when_it_is_back(
+    breaker: Breaker, store: ClockedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(breaker, FAILURES_TO_OPEN)
+    store.now += WINDOW + 1
+    with caplog.at_level("INFO"), breaker.admit() as call:
+        call.succeeded()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Engine openai: down, it is left alone for 30 s",
+        "Engine openai: one call tries whether it is back",
+        "Engine openai: it is back",
+    ]
+
+
 def fail(breaker: Breaker, times: int = 1) -> None:
     for _ in range(times):
         with breaker.admit() as call:

@@ -405,6 +405,29 @@ def test_while_an_engine_is_down_another_stands_in(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("code", ["engine_timeout", "engine_error", "worker_crashed"])
+def test_what_a_stand_in_fails_in_costs_nothing_and_the_next_attempt_is_by_the_jobs_own_engine(
+    script: ScriptedEngine, standing: ScriptedEngine, code: str
+) -> None:
+    standing.otherwise = EngineUnavailable(code, "it could not")
+    job = job_with_audio()
+    open_breaker()
+    for _ in range(5):
+        assert pipeline.transcribe(job.pk, 0) == Again(seconds=0.0, engine="standing")
+        again = pipeline.transcribe(job.pk, 0, "standing")
+        assert again == Again(seconds=settings.BREAKER_SECONDS, engine="scripted")
+        factories.make_due(job.pk)
+    chunk = Chunk.objects.get(job=job)
+    assert (chunk.status, chunk.attempts, chunk.errors) == ("pending", 0, 0)
+    assert (chunk.engine, chunk.error_code) == ("standing", code)
+    asked = JobEvent.objects.filter(job=job, type="chunk.started").order_by("sequence")
+    assert [event.data["engine"] for event in asked] == ["standing"] * 5
+    let_window_pass()
+    assert pipeline.transcribe(job.pk, 0) is None
+    assert Chunk.objects.get(job=job).engine == "scripted"
+
+
+@pytest.mark.django_db
 def test_a_chunk_whose_probe_failed_goes_on_like_all_others(
     script: ScriptedEngine, standing: ScriptedEngine, settings: Any
 ) -> None:

@@ -234,7 +234,7 @@ def test_an_engine_that_is_down_degrades_until_a_probe_finds_it_well(
     anybody: APIClient, workers: None, script: ScriptedEngine
 ) -> None:
     name = settings.ASR_ENGINE
-    up = {"status": "up", "name": name, "breaker": "closed"}
+    up = {"status": "up", "name": name, "breaker": "closed", "down": []}
     assert readyz(anybody)[1]["engine"] == up
     for _ in range(FAILURES_TO_OPEN):
         with breakers.admit(name) as call:
@@ -242,7 +242,8 @@ def test_an_engine_that_is_down_degrades_until_a_probe_finds_it_well(
 
     code, body = readyz(anybody)
     assert (code, body["status"]) == (200, "degraded")
-    unavailable = {"status": "degraded", "reason": "engine_unavailable", "name": name}
+    degraded = {"status": "degraded", "reason": "engine_unavailable"}
+    unavailable = {**degraded, "name": name, "down": [name]}
     assert body["engine"] == unavailable | {"breaker": "open"}
 
     state, now = breakers.store().read(name)

@@ -306,6 +306,24 @@ def test_audio_over_the_longest_time_fails_once(script: ScriptedEngine, settings
     assert script.calls == []
 
 
+def test_while_the_audio_root_is_away_chunks_wait_at_no_cost(
+    script: ScriptedEngine, settings: Any
+) -> None:
+    job, root = job_with_audio(), settings.AUDIO_ROOT
+    settings.AUDIO_ROOT = root / "unmounted"
+    for _ in range(6):
+        again = pipeline.transcribe(job.pk, 0)
+        assert again is not None
+        assert (again.counted, again.seconds) == (False, 10.0)
+        factories.make_due(job.pk)
+    chunk = chunk_of(job)
+    assert (chunk.status, chunk.attempts, chunk.errors) == ("pending", 0, 0)
+    assert chunk.error_code == "storage_unavailable"
+    settings.AUDIO_ROOT = root
+    assert pipeline.transcribe(job.pk, 0) is None
+    assert status_of(job) == "completed"
+
+
 def test_a_file_that_is_gone_is_tried_again(script: ScriptedEngine) -> None:
     job = factories.make_job()
     assert pipeline.transcribe(job.pk, 0) is not None

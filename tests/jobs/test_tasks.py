@@ -229,7 +229,7 @@ def test_the_actor_asks_for_the_message_back_when_the_row_says_so(script: Script
     job = job_with_audio()
     script.steps = [EngineUnavailable("engine_error", "no")]
     with pytest.raises(dramatiq.Retry) as caught:
-        tasks.transcribe_chunk(str(job.pk), 0, "openai")
+        tasks.transcribe_chunk(str(job.pk), 0, "scripted")
     assert caught.value.delay in range(2000, 2501)
 
 

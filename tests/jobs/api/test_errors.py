@@ -606,6 +606,18 @@ def test_uploads_that_find_no_room_are_507_and_leave_nothing(
         )
 
 
+def test_while_the_audio_root_is_away_nothing_is_taken_and_it_is_not_made_anew(
+    alice: APIClient, settings: Any
+) -> None:
+    settings.AUDIO_ROOT = Path(settings.AUDIO_ROOT) / "unmounted"
+    by_path = alice.post("/transcribe", {"audioChunkPaths": ["alice/a.wav"]})
+    for response in (form(alice, audioChunks=[upload()]), by_path):
+        assert wrong(response, 503) == [("storage_unavailable", None)]
+        assert int(response["Retry-After"]) > 0
+    assert not settings.AUDIO_ROOT.exists()
+    assert not Job.objects.exists()
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_every_way_of_having_no_room_is_507(
     alice: APIClient, monkeypatch: pytest.MonkeyPatch, code: int
