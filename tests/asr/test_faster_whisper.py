@@ -13,18 +13,21 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tokenizers import Tokenizer
 
 from asr import whisper_model
 from asr.child_pool import ANSWER_MAX_BYTES, ChildPool
 from asr.engines import faster_whisper
 from asr.engines.faster_whisper import MAX_SECONDS, FasterWhisperEngine
 from asr.errors import ChildBusy, ChildTimeout, EngineMisconfigured
-from asr.types import AudioRequest, Recognition, Word
+from asr.types import AudioRequest, Recognition, Segment, Word
+from asr.whisper_child import PROMPT_TOKENS, _hotwords, _probability
 from tests.asr.sounds import MANIFEST, RATE, encode, noise, request, sample, samples_of, silence
 from tests.asr.test_child_pool import eventually, is_gone
 from tests.asr.tiny_whisper import TinyWhisper, shared_model
@@ -156,8 +159,9 @@ def test_silence_is_no_words_in_no_language(build: Build, seconds: float) -> Non
 def test_no_time_lies_beyond_the_end_of_the_sound(engine: FasterWhisperEngine) -> None:
     heard = engine.transcribe(ask(speech(0.5)))
     assert heard.text == "alpha bravo charlie"
-    for item in (*heard.segments, *words_of(heard)):
-        assert 0 <= item.start <= item.end <= 0.5
+    items: list[Segment | Word] = [*heard.segments, *words_of(heard)]
+    times = [(item.start, item.end) for item in items]
+    assert all(0 <= start <= end <= 0.5 for start, end in times)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +216,23 @@ def test_a_vocabulary_longer_than_the_prompt_silences_nothing(engine: FasterWhis
     assert one.text == SAID
 
 
+def test_the_prompt_takes_whole_words_and_no_control_tokens() -> None:
+    tokenizer = Tokenizer.from_file(str(Path(shared_model()) / "tokenizer.json"))
+    model: Any = SimpleNamespace(hf_tokenizer=tokenizer)
+    # A character is a token here, so no two of these long ones fit together.
+    long, short = ["x" * 120, "y" * 120], ["<|endoftext|>", " two  words ", " ", "z" * 300, "end"]
+    kept = _hotwords(model, (*long, *short))
+    assert kept == f"{long[0]}, endoftext|>, two words, end"
+    ids = tokenizer.encode(f" {kept}", add_special_tokens=False).ids
+    assert len(ids) <= PROMPT_TOKENS
+    assert max(ids) < (tokenizer.token_to_id("<|endoftext|>") or 0)
+    assert _hotwords(model, ()) is None
+
+
 def test_an_english_only_model_speaks_english_alone(tmp_path: Path, pool: ChildPool) -> None:
     folder = TinyWhisper(multilingual=False).build(tmp_path / "tiny.en")
     engine = FasterWhisperEngine(pool=pool, model=str(folder))
-    assert engine.capabilities.languages == {"en"}
+    assert engine.capabilities.languages == frozenset({"en"})
     assert not engine.capabilities.detects_language
     for options in ({}, {"language": "en-US"}, {"expected_language": "de"}):
         heard = engine.transcribe(ask(speech(3.0), **options))
@@ -271,8 +288,9 @@ def test_the_model_is_loaded_once_and_the_child_kept(build: Build) -> None:
 def test_two_children_hear_at_once(build: Build) -> None:
     engine = build(processes=2)
     heard: list[str] = []
+    asked = ask(speech(44.0))
     threads = [
-        threading.Thread(target=lambda: heard.append(engine.transcribe(ask(speech(44.0))).text))
+        threading.Thread(target=lambda: heard.append(engine.transcribe(asked).text))
         for _ in range(6)
     ]
     for thread in threads:
@@ -289,7 +307,7 @@ def test_a_call_past_its_deadline_ends_its_child_alone(engine: FasterWhisperEngi
     pid = pid_of(engine)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(ChildTimeout) as caught:
-        engine.transcribe(ask(speech(3.0), deadline_seconds=4.0))
+        engine.transcribe(ask(speech(3.0), deadline_seconds=8.0))
     assert not isinstance(caught.value, ChildBusy)
     assert is_gone(pid)
     assert engine.transcribe(ask(speech(3.0))).text == SAID
@@ -306,7 +324,7 @@ def test_an_idle_child_ends_and_its_memory_is_back(build: Build) -> None:
     assert engine.transcribe(ask(speech(2.0))).text == SAID
 
 
-def test_a_chunk_that_meets_a_loading_model_costs_nothing_and_the_load_goes_on(
+def test_a_chunk_that_finds_no_model_ready_is_to_come_again(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = build(idle_seconds=302.0)
@@ -320,10 +338,11 @@ def test_a_chunk_that_meets_a_loading_model_costs_nothing_and_the_load_goes_on(
 
 def test_more_callers_than_models_only_wait(engine: FasterWhisperEngine) -> None:
     results: list[Any] = []
+    asked = ask(speech(5.0))
 
     def call() -> None:
         try:
-            results.append(engine.transcribe(ask(speech(5.0))).text)
+            results.append(engine.transcribe(asked).text)
         except Exception as error:
             results.append(error)
 
@@ -438,8 +457,6 @@ def test_without_the_extra_it_says_how_to_install_it(
 
 
 def test_a_probability_that_is_none_is_left_out() -> None:
-    from asr.whisper_child import _probability
-
     assert _probability(math.nan) is None
     assert (_probability(1.5), _probability(-0.1)) == (1.0, 0.0)
 

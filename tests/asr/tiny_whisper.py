@@ -133,10 +133,15 @@ class _Weights:
         self.spec = WhisperSpec(model.layers, 2, model.layers, 2)
 
     def id(self, name: str) -> int:
-        return int(self.tokenizer.token_to_id(f"<|{name}|>"))
+        return self._number(f"<|{name}|>")
 
     def words(self, text: str) -> list[int]:
-        return [int(self.tokenizer.token_to_id(_spell(f" {word}"))) for word in text.split()]
+        return [self._number(_spell(f" {word}")) for word in text.split()]
+
+    def _number(self, token: str) -> int:
+        number = self.tokenizer.token_to_id(token)
+        assert number is not None, f"no token {token!r}: times are even hundredths, at most 30"
+        return number
 
     def save(self, folder: Path) -> None:
         self._name_states()

@@ -240,7 +240,7 @@ def number_of_threads(job_id: UUID, files: int) -> int:
     """As many as the engine can use at once."""
     engine = Job.objects.values_list("engine", flat=True).get(pk=job_id)
     local = engines.queue_of(engine) == engines.LOCAL_QUEUE
-    return min(settings.LOCAL_PROCESSES, files) if local else files
+    return min(settings.LOCAL_THREADS, files) if local else files
 
 
 def checked_output(output: Path, files: list[Path]) -> Path:

@@ -148,7 +148,7 @@ def test_an_attempt_that_fails_is_repeated_when_its_wait_is_over(
 def test_chunks_that_workers_take_are_not_done_twice(
     audio: Path, recognised_by: Callable[[Recognise], None], settings: Any
 ) -> None:
-    settings.LOCAL_PROCESSES = 1
+    settings.LOCAL_THREADS = 1
     calls: list[int] = []
 
     def recognise(attempt: attempts.Attempt) -> Recognition:
@@ -173,7 +173,7 @@ def test_a_chunk_of_a_worker_that_died_is_done_here(
     settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings.LOCAL_PROCESSES = 1
+    settings.LOCAL_THREADS = 1
     monkeypatch.setattr(transcribe, "REPAIR_EVERY_SECONDS", 0.0)
 
     def recognise(attempt: attempts.Attempt) -> Recognition:
