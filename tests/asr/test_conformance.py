@@ -180,6 +180,12 @@ def test_an_engine_that_works_verifies(engine: TranscriptionService) -> None:
     engine.verify(DEADLINE)
 
 
+def test_verifying_within_no_time_is_unavailable(engine: TranscriptionService) -> None:
+    with pytest.raises(EngineUnavailable) as caught:
+        engine.verify(0.0)
+    assert caught.value.code == "engine_timeout"
+
+
 def test_what_it_can_do_is_declared_soundly(engine: TranscriptionService, case: Case) -> None:
     able = engine.capabilities
     assert engine.name == case.engine
