@@ -223,8 +223,8 @@ LOGGING = {
 # --- Verbatim's own ---
 VAR_DIR = env.var_dir
 AUDIO_ROOT = env.audio_folder
-if AUDIO_ROOT == env.var_dir / "audio":
-    AUDIO_ROOT.mkdir(parents=True, exist_ok=True)  # any other is made by its owner
+if not env.audio_root.name:
+    AUDIO_ROOT.mkdir(parents=True, exist_ok=True)  # unset: the folder is ours to make
 AUDIO_MAX_BYTES = env.audio_max_bytes
 AUDIO_MAX_SECONDS = env.audio_max_seconds
 ASR_ENGINE = env.asr_engine
