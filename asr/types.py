@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -118,8 +118,8 @@ def mean_confidence(segments: Iterable[Segment]) -> float | None:
     known = [
         confidence
         for segment in segments
-        for word in segment.words
-        if (confidence := _first_known(word.confidence, segment.confidence)) is not None
+        for confidence in _confidences(segment)
+        if confidence is not None
     ]
     return sum(known) / len(known) if known else None
 
@@ -169,5 +169,9 @@ def _storable(text: str) -> str:
     return text.replace("\0", " ").encode(errors="replace").decode()
 
 
-def _first_known(first: float | None, second: float | None) -> float | None:
-    return second if first is None else first
+def _confidences(segment: Segment) -> Iterator[float | None]:
+    """One for each word, also where the engine tells no words apart."""
+    if not segment.words:
+        yield from [segment.confidence] * len(segment.text.split())
+    for word in segment.words:
+        yield segment.confidence if word.confidence is None else word.confidence
