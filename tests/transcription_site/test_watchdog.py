@@ -281,7 +281,7 @@ def job_under_way(chunks: int = 2) -> Job:
     """A job whose chunks are all being recognised, by the processes that run."""
     job = factories.make_job(chunks, engine="openai")
     for index in range(chunks):
-        factories.put_audio(f"alice/{index:02d}.wav", factories.wav(1.0))
+        factories.put_audio(f"alice/{index:02d}.wav", factories.wav(1.0, fill=index + 1))
     assert tasks.dispatch(job.pk)
     wait_until(lambda: statuses(job) == {"in_progress"}, 60)
     return job
