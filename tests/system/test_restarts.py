@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.conftest import RunningSystem
+from tests.system.conftest import RunningSystem, StartSystem
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 IN_FLIGHT = 2  # chunks of a local engine at once, on the two cores that the tests assume at least
@@ -44,6 +44,12 @@ def freeze_with_claims(system: RunningSystem, job_id: str) -> int:
             return len(held)
         system.kill("dramatiq", number=signal.SIGCONT)
     raise AssertionError("the workers never hold a claim")
+
+
+@pytest.fixture
+def system(start_system: StartSystem) -> RunningSystem:
+    """Each chunk is work of its own: the samples come four times."""
+    return start_system(DEDUPLICATE="off")
 
 
 def test_a_job_survives_that_all_workers_are_killed_twice(
