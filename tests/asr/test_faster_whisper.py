@@ -285,6 +285,14 @@ def test_the_model_is_loaded_once_and_the_child_kept(build: Build) -> None:
     assert pid_of(engine) == pid
 
 
+def test_the_model_s_process_downloads_nothing_and_its_threads_wait_asleep(
+    engine: FasterWhisperEngine,
+) -> None:
+    expected = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    for name, value in expected.items():
+        assert engine._models.run(os.getenv, name, limit=60) == value
+
+
 def test_two_children_hear_at_once(build: Build) -> None:
     engine = build(processes=2)
     heard: list[str] = []
