@@ -45,7 +45,8 @@ def test_six_and_then_24_chunks_become_one_text_in_order(system: RunningSystem) 
     assert all_24["jobStatus"] == "completed"
     assert all_24["transcription"] == " ".join([six["transcription"]] * 4)
     assert {chunk["deduplicated"] for chunk in six["chunks"]} == {False}
-    assert {chunk["deduplicated"] for chunk in all_24["chunks"]} == {True}  # heard before
+    heard_anew = [chunk for chunk in all_24["chunks"] if not chunk["deduplicated"]]
+    assert len(heard_anew) == len(SAMPLES)  # once for this user, however often they come
 
 
 def test_one_corrupt_chunk_among_six_leaves_one_named_gap_and_is_retried_alone(
