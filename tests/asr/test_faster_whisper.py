@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -251,28 +250,6 @@ def test_a_language_that_the_tokenizer_lacks_is_refused_and_not_left_out(
         engine.transcribe(ask(speech(3.0), language="yue"))
 
 
-@pytest.mark.parametrize(
-    ("name", "count", "cantonese"),
-    [
-        ("small", 99, False),
-        ("large-v3", 100, True),
-        ("turbo", 100, True),
-        ("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 100, True),
-        ("small.en", 1, False),
-        ("Systran/faster-whisper-medium.en", 1, False),
-        ("distil-large-v3", 1, False),
-    ],
-)
-def test_a_model_s_name_tells_its_languages(
-    build: Build, name: str, count: int, cantonese: bool
-) -> None:
-    engine = build(model=name)
-    languages = engine.capabilities.languages
-    assert languages is not None
-    assert (engine.model, len(languages), "yue" in languages) == (name, count, cantonese)
-    assert "en" in languages
-
-
 def test_half_an_hour_of_samples_fits_into_an_answer() -> None:
     assert MAX_SECONDS * RATE * 2 < ANSWER_MAX_BYTES
 
@@ -397,40 +374,6 @@ def test_verifying_loads_the_model_and_lets_it_listen(build: Build, tmp_path: Pa
         engine.verify(limit=60)
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def drop(path: Path, key: str) -> None:
-    content = json.loads(path.read_text())
-    del content[key]
-    path.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize(
-    ("damage", "line"),
-    [
-        (lambda f: (f / "model.bin").unlink(), "lacks model.bin"),
-        (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json"),
-        (lambda f: (f / "config.json").unlink(), "lacks config.json"),
-        (lambda f: cut(f / "tokenizer.json"), "tokenizer.json of the Whisper model is damaged"),
-        (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json of the Whisper model"),
-        (lambda f: cut(f / "config.json"), "config.json of the Whisper model is damaged"),
-        (lambda f: (f / "config.json").write_text("[]"), "config.json of the Whisper model is dam"),
-        (lambda f: drop(f / "config.json", "alignment_heads"), "lacks alignment_heads"),
-    ],
-)
-def test_a_folder_that_is_no_whole_model_is_refused_at_once(
-    tmp_path: Path, pool: ChildPool, damage: Callable[[Path], None], line: str
-) -> None:
-    folder = TinyWhisper().build(tmp_path / "tiny")
-    damage(folder)
-    with pytest.raises(EngineMisconfigured) as caught:
-        FasterWhisperEngine(pool=pool, model=str(folder))
-    assert line in caught.value.detail
-    assert str(tmp_path) not in caught.value.detail
-
-
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -446,12 +389,6 @@ def test_what_this_machine_cannot_do_is_one_clear_line(
     with pytest.raises(EngineMisconfigured) as caught:
         build(**options).transcribe(ask(speech(1.0)))
     assert caught.value.detail.startswith(line)
-
-
-@pytest.mark.parametrize("model", ["/no/such/folder", "a/b/c", "", "two words", "~/model"])
-def test_what_is_neither_folder_nor_name_is_refused_at_once(pool: ChildPool, model: str) -> None:
-    with pytest.raises(EngineMisconfigured, match="neither a folder nor the name of a model"):
-        FasterWhisperEngine(pool=pool, model=model)
 
 
 def test_without_the_extra_it_says_how_to_install_it(

@@ -1,14 +1,19 @@
-"""How a model comes from the hub to this machine, and what is said when it does not."""
+"""Models as files: what a folder or a name tells, and how one comes here from the hub."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from asr.child_pool import ChildPool
+from asr.engines.faster_whisper import FasterWhisperEngine
+from asr.errors import EngineMisconfigured
 from tests.asr.hub import serving
 from tests.asr.tiny_whisper import TinyWhisper
 
@@ -106,3 +111,65 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> Non
         line, _ = run(tmp_path / "home", hub.url, "small")
     assert line.startswith("the Whisper model 'small' cannot be downloaded: ")
     assert str(tmp_path) not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "cantonese"),
+    [
+        ("small", 99, False),
+        ("large-v3", 100, True),
+        ("turbo", 100, True),
+        ("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 100, True),
+        ("small.en", 1, False),
+        ("Systran/faster-whisper-medium.en", 1, False),
+        ("distil-large-v3", 1, False),
+    ],
+)
+def test_a_model_s_name_tells_its_languages(
+    pool: ChildPool, name: str, count: int, cantonese: bool
+) -> None:
+    engine = FasterWhisperEngine(pool=pool, model=name)
+    languages = engine.capabilities.languages
+    assert languages is not None
+    assert (engine.model, len(languages), "yue" in languages) == (name, count, cantonese)
+    assert "en" in languages
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def drop(path: Path, key: str) -> None:
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda f: (f / "model.bin").unlink(), "lacks model.bin"),
+        (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json"),
+        (lambda f: (f / "config.json").unlink(), "lacks config.json"),
+        (lambda f: cut(f / "tokenizer.json"), "tokenizer.json of the Whisper model is damaged"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json of the Whisper model"),
+        (lambda f: cut(f / "config.json"), "config.json of the Whisper model is damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json of the Whisper model is dam"),
+        (lambda f: drop(f / "config.json", "alignment_heads"), "lacks alignment_heads"),
+    ],
+)
+def test_a_folder_that_is_no_whole_model_is_refused_at_once(
+    tmp_path: Path, pool: ChildPool, damage: Callable[[Path], None], line: str
+) -> None:
+    folder = TinyWhisper().build(tmp_path / "tiny")
+    damage(folder)
+    with pytest.raises(EngineMisconfigured) as caught:
+        FasterWhisperEngine(pool=pool, model=str(folder))
+    assert line in caught.value.detail
+    assert str(tmp_path) not in caught.value.detail
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "a/b/c", "", "two words", "~/model"])
+def test_what_is_neither_folder_nor_name_is_refused_at_once(pool: ChildPool, model: str) -> None:
+    with pytest.raises(EngineMisconfigured, match="neither a folder nor the name of a model"):
+        FasterWhisperEngine(pool=pool, model=model)
