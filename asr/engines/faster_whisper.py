@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from functools import partial
 from importlib.util import find_spec
 
@@ -11,6 +12,7 @@ from asr import whisper_child, whisper_model
 from asr.audio import SAMPLE_RATE, samples
 from asr.child_pool import ChildOptions, ChildPool
 from asr.errors import EngineMisconfigured
+from asr.remote import fits_prompt
 from asr.service import TranscriptionService, primary_language
 from asr.types import AudioRequest, Capabilities, Recognition
 from asr.whisper_child import ModelSettings, Task
@@ -80,6 +82,14 @@ class FasterWhisperEngine(TranscriptionService):
             warm_up=partial(whisper_child.load, settings),
         )
         self._models = ChildPool(processes, options)
+
+    def refusal(
+        self, *, language: str | None, vocabulary: Collection[str], diarize: bool
+    ) -> str | None:
+        """See `TranscriptionService.refusal`; a vocabulary that the prompt would not take whole."""
+        refused = super().refusal(language=language, vocabulary=vocabulary, diarize=diarize)
+        too_long = not fits_prompt(vocabulary, whisper_child.PROMPT_TOKENS)
+        return refused or ("vocabulary" if too_long else None)
 
     def transcribe(self, request: AudioRequest) -> Recognition:
         """See `TranscriptionService.transcribe`.

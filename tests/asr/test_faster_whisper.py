@@ -215,6 +215,13 @@ def test_a_vocabulary_longer_than_the_prompt_silences_nothing(engine: FasterWhis
     assert one.text == SAID
 
 
+def test_a_vocabulary_that_the_prompt_cannot_take_is_refused(engine: FasterWhisperEngine) -> None:
+    fits = ("x" * 98,) * 4  # 200 tokens are 400 bytes, two of them between each
+    assert engine.refusal(language=None, vocabulary=fits, diarize=False) is None
+    assert engine.refusal(language=None, vocabulary=(*fits, "y"), diarize=False) == "vocabulary"
+    assert engine.refusal(language="yue", vocabulary=(*fits, "y"), diarize=False) == "language"
+
+
 def test_the_prompt_takes_whole_words_and_no_control_tokens() -> None:
     tokenizer = Tokenizer.from_file(str(Path(shared_model()) / "tokenizer.json"))
     model: Any = SimpleNamespace(hf_tokenizer=tokenizer)
