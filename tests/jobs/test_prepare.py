@@ -10,13 +10,12 @@ from asr.errors import EngineMisconfigured
 from jobs import engines
 
 
-@pytest.mark.parametrize("queue", ["chunks", "local"])
-def test_a_worker_whose_engine_cannot_have_its_model_says_so_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, queue: str
+def test_a_local_worker_whose_engine_cannot_have_its_model_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> None:
         raise EngineMisconfigured("the model cannot be downloaded")
 
     monkeypatch.setattr(engines.get("pocketsphinx"), "prepare", fail)
     with pytest.raises(CommandError, match="the model cannot be downloaded"):
-        call_command("run_worker", queue)
+        call_command("run_worker", "local")

@@ -46,7 +46,7 @@ class Command(BaseCommand):
         parser.add_argument("queue", choices=engines.QUEUES, help=described)
 
     def handle(self, *, queue: str, **options: Any) -> None:
-        if queue != engines.CONTROL_QUEUE:
+        if queue == engines.LOCAL_QUEUE:
             try:
                 engines.prepare()
             except EngineMisconfigured as error:
