@@ -44,6 +44,9 @@ class AudioNotFoundError(Exception):
 class StorageAwayError(OSError):
     """The audio root itself is not there: a disk that is not mounted, say."""
 
+    def __init__(self) -> None:
+        super().__init__(errno.ENOENT, "the audio root is not there")
+
 
 class AudioUnavailable(AsrError):
     """A file that was there cannot be read: `audio_not_found`, `storage_unavailable`.
@@ -141,9 +144,10 @@ def read_audio(path: str) -> bytes:
         raise AudioUnavailable("audio_not_found", "the file is no longer there") from None
     except InvalidPathError:
         raise AudioRejected("invalid_audio", "the path no longer names an audio file") from None
-    except StorageAwayError:
-        detail = "the audio root is not there"
-        raise AudioUnavailable("storage_unavailable", detail, retry_after=AWAY_SECONDS) from None
+    except StorageAwayError as error:
+        raise AudioUnavailable(
+            "storage_unavailable", str(error.strerror), retry_after=AWAY_SECONDS
+        ) from None
     except OSError as error:
         detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
         raise AudioUnavailable("storage_unavailable", detail) from None

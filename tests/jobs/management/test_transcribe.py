@@ -304,7 +304,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     environ = {
         **os.environ,
         "VAR_DIR": str(folder),
-        "AUDIO_ROOT": str(folder / "audio"),
+        "AUDIO_ROOT": "",
         "DATABASE_URL": "",
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "DJANGO_SETTINGS_MODULE": "transcription_site.settings",
@@ -346,6 +346,23 @@ def test_it_needs_neither_redis_nor_workers(bare: dict[str, str], tmp_path: Path
     assert list(output.parent.iterdir()) == [output]
     assert status_in(bare, "solo") == ("completed", ["completed"])
     assert "Traceback" not in done.stderr
+
+
+def test_an_audio_root_that_is_not_there_is_named_and_not_made(
+    bare: dict[str, str], tmp_path: Path
+) -> None:
+    away = tmp_path / "unmounted"
+    done = subprocess.run(
+        command("transcribe", SAMPLES / "00.flac", "--user", "solo"),
+        env={**bare, "AUDIO_ROOT": str(away)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the audio root is not there" in done.stderr
+    assert not away.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
