@@ -41,13 +41,22 @@ class EngineUnavailable(AsrError):
     """Not now: `engine_error`, `engine_timeout`, `engine_bad_response` or `worker_crashed`.
 
     `retry_after` is the number of seconds that the engine asked for, None when it did not.
+    `answer_lost`: it was asked, and nobody knows whether it did the work; so too for a time-out.
     """
 
     recoverable = True
 
-    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        answer_lost: bool = False,
+    ) -> None:
         super().__init__(code, detail)
         self.retry_after = retry_after
+        self.answer_lost = answer_lost or code == "engine_timeout"
 
 
 class ChildTimeout(EngineUnavailable):

@@ -84,8 +84,11 @@ class Remote:
         except httpx2.DecodingError:
             detail = "the engine's answer is too large or compressed"
             raise EngineUnavailable("engine_bad_response", detail) from None
-        except httpx2.HTTPError:
+        except httpx2.ConnectError:
             raise EngineUnavailable("engine_error", "the engine cannot be reached") from None
+        except httpx2.HTTPError:
+            detail = "the connection to the engine broke"
+            raise EngineUnavailable("engine_error", detail, answer_lost=True) from None
 
     def _connected(self) -> httpx2.Client:
         with self._lock:
@@ -110,7 +113,14 @@ def reading_answer() -> Iterator[None]:
     """Whatever an answer of another shape than expected raises within is `engine_bad_response`."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise EngineUnavailable(
             "engine_bad_response", "the engine's answer cannot be read"
         ) from error
@@ -166,6 +176,6 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     except ValueError:
         try:
             delay = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (OverflowError, ValueError):
             return _USUAL_WAIT_SECONDS
     return max(0.0, delay) if math.isfinite(delay) else _USUAL_WAIT_SECONDS

@@ -43,9 +43,11 @@ def stitch(parts: Iterable[Part]) -> Stitched:
     """Put chunks, which may come in any order, together by their index.
 
     A chunk's times are shifted by the measured durations before it; one that was never measured
-    counts as 0. A missing chunk adds its duration and a gap, but no text.
+    counts as 0. A missing chunk adds its duration and a gap, but no text. Engines name the speakers
+    of one file: where several chunks have some, "A" of the third becomes "3-A", as nobody knows
+    whether it is the "A" of the second.
     """
-    ordered = sorted(parts, key=lambda part: part.index)
+    ordered = [*_apart(sorted(parts, key=lambda part: part.index))]
     starts, total = _running_sum(part.duration_seconds for part in ordered)
     pairs = [
         (part, start) for part, start in zip(ordered, starts, strict=True) if part.gap_code is None
@@ -58,6 +60,29 @@ def stitch(parts: Iterable[Part]) -> Stitched:
         gaps=tuple(_gaps(ordered, starts)),
         duration_seconds=total,
     )
+
+
+def _apart(parts: list[Part]) -> Iterator[Part]:
+    """The parts, with the speakers of each told from those of the others."""
+    speaking = [part for part in parts if any(_speakers(segment) for segment in part.segments)]
+    for part in parts:
+        name = f"{part.index + 1}-" if len(speaking) > 1 else ""
+        yield replace(part, segments=tuple(_named(segment, name) for segment in part.segments))
+
+
+def _speakers(segment: Segment) -> set[str | None]:
+    return {segment.speaker, *(word.speaker for word in segment.words)} - {None}
+
+
+def _named(segment: Segment, name: str) -> Segment:
+    if not name:
+        return segment
+
+    def full(speaker: str | None) -> str | None:
+        return None if speaker is None else f"{name}{speaker}"
+
+    words = tuple(replace(word, speaker=full(word.speaker)) for word in segment.words)
+    return replace(segment, words=words, speaker=full(segment.speaker))
 
 
 def start_times(durations: Sequence[float | None], ended: Sequence[bool]) -> list[float | None]:

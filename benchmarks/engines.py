@@ -1,4 +1,4 @@
-"""How fast and how right an engine is on `samples/`: `python -m benchmarks.engines [NAME …]`.
+"""How fast and how right an engine is on `samples/`: `python -m benchmarks.engines [ENGINE …]`.
 
 Speed is the time that one call takes as a share of the sound's length, the first call (which loads
 the model) left out. The word error rate counts wrong, missing and invented words per word spoken;
@@ -25,6 +25,7 @@ django.setup()
 from django.conf import settings  # noqa: E402  (settings come before what reads them)
 
 from asr.audio import inspect  # noqa: E402
+from asr.errors import AsrError  # noqa: E402
 from asr.types import AudioRequest  # noqa: E402
 from jobs import engines  # noqa: E402
 
@@ -33,16 +34,21 @@ LIMIT_SECONDS = 600.0
 
 def main(names: list[str]) -> None:
     """Measure the engines named, or all that are configured."""
+    console = Console()
     table = Table("engine", "model", "share of the sound's length", "word error rate")
     try:
         for name in names or engines.configured():
-            engine = engines.get(name)
-            engine.prepare()
-            share, errors = measure(name)
+            try:
+                engine = engines.get(name)
+                engine.prepare()
+                share, errors = measure(name)
+            except AsrError as error:
+                console.print(f"{name} is left out: {error.detail}", soft_wrap=True)
+                continue
             table.add_row(name, engine.model, f"{share:.2f}", f"{errors:.1%}")
     finally:
         engines.close()
-    Console().print(table)
+    console.print(table)
 
 
 def measure(name: str) -> tuple[float, float]:

@@ -172,7 +172,7 @@ def _outcome_of(error: AsrError) -> CallOutcome:
     """Without an answer nobody can say whether the vendor did the work, and will bill it."""
     if not isinstance(error, EngineUnavailable):
         return CallOutcome.REFUSED
-    return CallOutcome.UNKNOWN if error.code == "engine_timeout" else CallOutcome.FAILED
+    return CallOutcome.UNKNOWN if error.answer_lost else CallOutcome.FAILED
 
 
 def _close_call(attempt: Attempt, outcome: CallOutcome, **columns: Any) -> None:

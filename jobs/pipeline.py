@@ -12,7 +12,7 @@ from functools import partial
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DataError
+from django.db import DataError, IntegrityError
 from django.db.models import Exists
 
 from asr.audio import MIN_RECOGNISABLE_SECONDS, inspect
@@ -38,7 +38,7 @@ from jobs.claims import (
 from jobs.database import insist, release_connection
 from jobs.finishing import finish_job
 from jobs.interruption import Stopping, interruptible
-from jobs.models import Chunk, EngineCall, Job
+from jobs.models import Chunk, Job
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,8 @@ def _try(attempt: Attempt) -> Again | None:
         if attempt.recognition is None:
             error = _failure_of(_ask, attempt)
             _tell_breaker(attempt, error)
+            if isinstance(error, EngineUnavailable) and error.retry_after is not None:
+                insist(partial(recognitions.forget_call, attempt))
     if error is None:
         error = _keep(attempt)
     elif attempt.claim.stands_in:
@@ -108,7 +110,8 @@ def _not_held_against_the_chunk(error: AsrError) -> AsrError:
     if isinstance(error, EngineMisconfigured):
         return EngineUnavailable("engine_error", error.detail, retry_after=settings.BREAKER_SECONDS)
     if isinstance(error, EngineUnavailable) and error.retry_after is None:
-        return EngineUnavailable(error.code, error.detail, retry_after=settings.BREAKER_SECONDS)
+        lost, wait = error.answer_lost, settings.BREAKER_SECONDS
+        return EngineUnavailable(error.code, error.detail, retry_after=wait, answer_lost=lost)
     return error
 
 
@@ -189,7 +192,7 @@ def _keep(attempt: Attempt) -> AsrError | None:
     assert attempt.recognition is not None  # noqa: S101
     try:
         insist(partial(record_result, attempt, attempt.recognition))
-    except (ValueError, DataError):
+    except (ValueError, OverflowError, DataError, IntegrityError):
         logger.exception("Chunk %s[%d]: not storable", attempt.claim.job_id, attempt.claim.index)
         return EngineUnavailable("engine_bad_response", "the engine's answer cannot be stored")
     return None
@@ -201,8 +204,8 @@ def settle(attempt: Attempt) -> None:
         record_result(attempt, attempt.recognition)
         return
     give_back(attempt.claim)
-    if attempt.call_id is not None and attempt.granted_seconds is None:  # nobody was asked
-        EngineCall.objects.filter(pk=attempt.call_id).delete()
+    if attempt.granted_seconds is None:  # nobody was asked
+        recognitions.forget_call(attempt)
 
 
 def _without(engine: str, job_id: UUID, index: int, seconds: float) -> Again | None:

@@ -15,12 +15,19 @@ from decimal import Decimal
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from asr.types import Recognition, segments_from_json
 from jobs.attempts import Again, Attempt, Claim
 from jobs.claims import give_back, wait_on
-from jobs.models import Chunk, ChunkStatus, EngineCall, common_language
+from jobs.models import (
+    Chunk,
+    ChunkStatus,
+    EngineCall,
+    JobGoneError,
+    changing,
+    common_language,
+)
 
 CHECK_AGAIN_SECONDS = (1.0, 2.0)  # how long a chunk waits to see whether the other has its answer
 
@@ -42,7 +49,8 @@ def begin(attempt: Attempt) -> Again | None:
     claim, key = attempt.claim, _key(attempt)
     mine = Chunk.objects.filter(job_id=claim.job_id, index=claim.index, lease_token=claim.token)
     try:
-        with transaction.atomic():
+        # Under the job's lock, as whatever moves its chunks: else two wait for each other.
+        with changing(claim.job_id):
             if not mine.update(recognition_key=key):
                 raise ClaimOverError
             known = Chunk.objects.filter(recognition_key=key, status=ChunkStatus.COMPLETED)
@@ -52,11 +60,19 @@ def begin(attempt: Attempt) -> Again | None:
                 attempt.expected_language = _spoken_before(claim)
                 attempt.call_id = _opened(attempt).pk
                 return None
+    except JobGoneError:
+        raise ClaimOverError from None
     except IntegrityError:
         again = _later(claim.engine)
         return again if give_back(claim, again, recognition_key=key) else None
     attempt.recognition, attempt.deduplicated = _recognition_of(found), True
     return None
+
+
+def forget_call(attempt: Attempt) -> None:
+    """Take the call out of the ledger: it was not made, or the engine was too busy to take it."""
+    EngineCall.objects.filter(pk=attempt.call_id or 0).delete()
+    attempt.call_id = None
 
 
 def look_again(job_id: UUID, index: int, engine: str) -> Again | None:

@@ -97,9 +97,11 @@ class WorkerLife(Middleware):
     _watchdog: watchdog.Watchdog | None = None
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        from jobs import interruption, liveness  # noqa: PLC0415  (models are not loaded before)
+        from jobs import engines, interruption, liveness  # noqa: PLC0415  (models are not loaded before)
 
         watchdog.stop_only_once()
+        engines.child_pool()
+        engines.configured()  # made now, by one thread: each may hold a model
         if isinstance(broker, SafeRedisBroker):
             broker.use(patient_client(settings.BROKER_URL))
         interruption.resume()

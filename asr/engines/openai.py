@@ -131,6 +131,8 @@ class OpenAIEngine(TranscriptionService):
         return {"response_format": "json"}
 
     def _recognition(self, answer: Mapping[str, Any], request: AudioRequest) -> Recognition:
+        if request.diarize and "segments" not in answer:
+            raise LookupError("speakers were asked for, and there are none")
         return Recognition(
             segments=tuple(_segments(answer, request.info.duration_seconds)),
             engine=self.name,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from asr.types import Usage
+
+MOST_TOKENS: Final = 2**31 - 1  # a column's; a vendor's nonsense must not cost the transcript
 
 
 class CallOutcome(models.TextChoices):
@@ -26,13 +30,15 @@ class EngineCallQuerySet(models.QuerySet["EngineCall"]):
     ) -> None:
         """Write what became of a call."""
         counted = usage or Usage()
+        tokens = [counted.input_tokens, counted.output_tokens]
+        read, written = (n if n is not None and 0 <= n <= MOST_TOKENS else None for n in tokens)
         self.filter(pk=pk).update(
             outcome=outcome,
             error_code=error_code,
             ended_time=Now(),
             billed_seconds=counted.seconds,
-            input_tokens=counted.input_tokens,
-            output_tokens=counted.output_tokens,
+            input_tokens=read,
+            output_tokens=written,
         )
 
 

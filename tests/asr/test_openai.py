@@ -11,7 +11,7 @@ import pytest
 from asr import registry
 from asr.child_pool import ChildPool
 from asr.engines.openai import OpenAIEngine
-from asr.errors import AsrError, EngineMisconfigured
+from asr.errors import AsrError, EngineMisconfigured, EngineUnavailable
 from asr.types import Capabilities, Recognition, Usage
 from tests.asr.published import KEY, openai_api
 from tests.asr.sounds import encode, request, sample, samples_of
@@ -158,6 +158,17 @@ def test_a_diarizing_model_tells_the_speakers(vendor: Vendor, pool: ChildPool) -
     said = [(s.speaker, s.text, s.start, s.end) for s in recognition.segments]
     assert said == [("A", "Hello.", 0.1, 1.0), ("B", "Hi.", 1.0, 4.74)]
     assert recognition.usage == Usage(seconds=5.0)
+    engine.close()
+
+
+def test_an_answer_without_speakers_is_none_where_they_were_asked_for(
+    vendor: Vendor, pool: ChildPool
+) -> None:
+    engine = at(vendor, pool, "gpt-4o-transcribe-diarize")
+    vendor.says(200, {"text": "Hello."})
+    with pytest.raises(EngineUnavailable) as caught:
+        transcribe(engine, diarize=True)
+    assert caught.value.code == "engine_bad_response"
     engine.close()
 
 

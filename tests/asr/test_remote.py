@@ -141,7 +141,9 @@ def test_a_server_that_hangs_up_is_unavailable(
     vendor: Vendor, engine: TranscriptionService
 ) -> None:
     vendor.answer = lambda handler: handler.hang_up()
-    assert failure(engine).code == "engine_error"
+    error = failure(engine)
+    assert isinstance(error, EngineUnavailable)
+    assert (error.code, error.answer_lost) == ("engine_error", True)
 
 
 def test_a_server_that_is_not_there_is_unavailable(case: Case, pool: ChildPool) -> None:
@@ -149,7 +151,7 @@ def test_a_server_that_is_not_there_is_unavailable(case: Case, pool: ChildPool) 
     for call in (lambda: engine.verify(DEADLINE), lambda: transcribe(engine)):
         with pytest.raises(EngineUnavailable) as caught:
             call()
-        assert caught.value.code == "engine_error"
+        assert (caught.value.code, caught.value.answer_lost) == ("engine_error", False)
     engine.close()
 
 

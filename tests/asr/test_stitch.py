@@ -130,3 +130,18 @@ def test_segments_survive_json(given_parts: list[Part]) -> None:
     segments = tuple(segment for part in given_parts for segment in part.segments)
     segments += tuple(replace(segment, speaker="A", confidence=0.25) for segment in segments)
     assert segments_from_json(json.loads(json.dumps(segments_to_json(segments)))) == segments
+
+
+def test_speakers_of_several_chunks_are_told_apart_and_those_of_one_keep_their_names() -> None:
+    def part(index: int, speaker: str | None) -> Part:
+        word = Word(text="x", start=0.0, end=0.5, speaker=speaker)
+        segment = Segment(text="x", start=0.0, end=0.5, words=(word,), speaker=speaker)
+        return Part(index=index, duration_seconds=1.0, text="x", segments=(segment,))
+
+    def heard(*parts: Part) -> list[str | None]:
+        segments = stitch(parts).segments
+        assert [s.speaker for s in segments] == [s.words[0].speaker for s in segments]
+        return [segment.speaker for segment in segments]
+
+    assert heard(part(1, "A"), part(0, "A"), part(2, None)) == ["1-A", "2-A", None]
+    assert heard(part(0, None), part(1, "A")) == [None, "A"]

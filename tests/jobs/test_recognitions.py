@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from asr.errors import AsrError, AudioRejected, EngineMisconfigured, EngineUnavailable
+from asr.errors import (
+    AsrError,
+    AudioRejected,
+    ChildBusy,
+    EngineMisconfigured,
+    EngineUnavailable,
+)
 from asr.types import AudioRequest, Usage
 from jobs import actions, pipeline, tasks
 from jobs.interruption import Stopping
@@ -250,6 +256,7 @@ def test_a_call_is_in_the_ledger_before_it_is_made_and_completed_after_it(
     [
         (EngineUnavailable("engine_error", "no"), "failed"),
         (EngineUnavailable("engine_timeout", "no"), "unknown"),
+        (EngineUnavailable("engine_error", "broke", answer_lost=True), "unknown"),
         (EngineMisconfigured("no"), "refused"),
         (AudioRejected("invalid_audio", "no"), "refused"),
     ],
@@ -259,6 +266,30 @@ def test_a_call_that_fails_says_how(script: ScriptedEngine, error: AsrError, out
     pipeline.transcribe(job_with(SOUND).pk, 0)
     call = EngineCall.objects.get()
     assert (call.outcome, call.error_code, call.price_usd) == (outcome, error.code, None)
+
+
+def test_a_call_that_a_busy_engine_did_not_take_is_none(script: ScriptedEngine) -> None:
+    script.steps = [EngineUnavailable("engine_error", "busy", retry_after=3.0), ChildBusy()]
+    job = job_with(SOUND)
+    for _ in range(2):
+        assert pipeline.transcribe(job.pk, 0) is not None
+        assert EngineCall.objects.count() == 0
+        factories.make_due(job.pk)
+    transcribe(job)
+    assert EngineCall.objects.get().outcome == "answered"
+
+
+@pytest.mark.parametrize("nonsense", [-1, 10**20])
+def test_nonsense_among_a_vendors_counts_does_not_cost_the_transcript(
+    script: ScriptedEngine, nonsense: int
+) -> None:
+    usage = Usage(input_tokens=nonsense, output_tokens=5)
+    script.otherwise = lambda _: replace(factories.recognition("word"), usage=usage)
+    job = job_with(SOUND)
+    transcribe(job)
+    assert job.chunks.get().text == "word"
+    call = EngineCall.objects.get()
+    assert (call.outcome, call.input_tokens, call.output_tokens) == ("answered", None, 5)
 
 
 def test_each_attempt_is_a_row(script: ScriptedEngine) -> None:

@@ -230,6 +230,17 @@ def test_a_root_that_is_away_is_told_from_a_file_that_is_gone(
     assert not (audio_root / "unmounted").exists()
 
 
+def test_a_file_that_is_gone_from_a_root_that_is_only_read_is_gone(
+    audio_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access  # as root, nothing but a mount forbids to write
+    monkeypatch.setattr(os, "access", lambda at, mode: not mode & os.W_OK and access(at, mode))
+    assert not storage.is_there()
+    with pytest.raises(storage.AudioUnavailable) as caught:
+        storage.read_audio("alice/a.wav")
+    assert (caught.value.code, caught.value.retry_after) == ("audio_not_found", None)
+
+
 def test_the_root_is_there_or_not(audio_root: Path, settings: Any) -> None:
     assert storage.is_there()
     settings.AUDIO_ROOT = audio_root / "nowhere"
