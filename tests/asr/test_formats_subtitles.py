@@ -39,11 +39,11 @@ def two_parts_and_a_gap() -> Transcript:
 
 def test_srt_to_the_letter():
     assert to_srt(two_parts_and_a_gap()) == (
-        "1\n00:00:00,000 --> 00:00:01,200\nAnn: How are you?\n\n"
+        "1\n00:00:00,000 --> 00:00:01,200\n1-Ann: How are you?\n\n"
         "2\n00:00:03,500 --> 00:00:04,333\n"
         "[missing: part 2,\nlength unknown, audio_not_found]\n\n"
         "3\n00:00:04,333 --> 00:00:10,500\n[missing: part 3,\n0:03–0:13, invalid_audio]\n\n"
-        "4\n00:00:13,500 --> 00:00:14,700\nBen: I am well.\n"
+        "4\n00:00:13,500 --> 00:00:14,700\n4-Ben: I am well.\n"
     )
 
 
@@ -52,10 +52,10 @@ def test_vtt_to_the_letter():
         "WEBVTT - Monday → & <Tuesday>\n\n"
         "NOTE [missing: part 2, length unknown, audio_not_found]\n\n"
         "NOTE [missing: part 3, 0:03–0:13, invalid_audio]\n\n"
-        "00:00:00.000 --> 00:00:01.200\n<v Ann>How are you?\n\n"
+        "00:00:00.000 --> 00:00:01.200\n<v 1-Ann>How are you?\n\n"
         "00:00:03.500 --> 00:00:04.333\n[missing: part 2,\nlength unknown, audio_not_found]\n\n"
         "00:00:04.333 --> 00:00:10.500\n[missing: part 3,\n0:03–0:13, invalid_audio]\n\n"
-        "00:00:13.500 --> 00:00:14.700\n<v Ben>I am well.\n"
+        "00:00:13.500 --> 00:00:14.700\n<v 4-Ben>I am well.\n"
     )
 
 
