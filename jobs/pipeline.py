@@ -101,15 +101,18 @@ def _try(attempt: Attempt) -> Again | None:
     if error is None:
         error = _keep(attempt)
     elif attempt.claim.stands_in:
-        error = _not_held_against_the_chunk(error)
+        error = _not_held_against_the_chunk(error, asked=attempt.granted_seconds is not None)
     return None if error is None else insist(partial(record_error, attempt, error))
 
 
-def _not_held_against_the_chunk(error: AsrError) -> AsrError:
-    """What a stand-in lacks, or fails in: the chunk goes back to its own engine, at no cost."""
+def _not_held_against_the_chunk(error: AsrError, *, asked: bool) -> AsrError:
+    """What a stand-in lacks, or fails in: the chunk goes back to its own engine, at no cost.
+
+    What went wrong before it was asked (the file, our decoder) would go wrong there as well.
+    """
     if isinstance(error, EngineMisconfigured):
         return EngineUnavailable("engine_error", error.detail, retry_after=settings.BREAKER_SECONDS)
-    if isinstance(error, EngineUnavailable) and error.retry_after is None:
+    if asked and isinstance(error, EngineUnavailable) and error.retry_after is None:
         lost, wait = error.answer_lost, settings.BREAKER_SECONDS
         return EngineUnavailable(error.code, error.detail, retry_after=wait, answer_lost=lost)
     return error

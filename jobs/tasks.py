@@ -45,7 +45,7 @@ def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
         release_connection()  # Dramatiq talks to Redis next, which may take its time
     if again is None:
         return
-    if again.counted:
+    if again.counted and again.engine == engine:  # this very message, by the same engine
         raise dramatiq.Retry(delay=int(again.seconds * 1000))
     if again.needs_message:  # a new one: waiting uses up none of the retries
         _send_again(UUID(job_id), index, again)

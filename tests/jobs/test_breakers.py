@@ -404,6 +404,30 @@ def test_while_an_engine_is_down_another_stands_in(
     assert (job.status, job.delay_reason, job.engine) == ("completed", "", "scripted")
 
 
+def stand_in_in_vain(job: Job) -> None:
+    """The chunk goes to the stand-in, which fails, and after a window back to its own engine."""
+    assert pipeline.transcribe(job.pk, 0) == Again(seconds=0.0, engine="standing")
+    again = pipeline.transcribe(job.pk, 0, "standing")
+    assert again == Again(seconds=settings.BREAKER_SECONDS, engine="scripted")
+    factories.make_due(job.pk)
+
+
+@pytest.mark.django_db
+def test_a_file_that_crashes_our_decoder_is_counted_also_while_another_engine_stands_in(
+    script: ScriptedEngine, standing: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise ChildCrashed
+
+    monkeypatch.setattr(pipeline, "inspect", crash)
+    job = job_with_audio()
+    open_breaker()
+    again = pipeline.transcribe(job.pk, 0, "standing")
+    assert again is not None
+    assert (again.counted, again.engine) == (True, "scripted")
+    assert Chunk.objects.get(job=job).errors == 1
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("code", ["engine_timeout", "engine_error", "worker_crashed"])
 def test_what_a_stand_in_fails_in_costs_nothing_and_the_next_attempt_is_by_the_jobs_own_engine(
@@ -413,10 +437,7 @@ def test_what_a_stand_in_fails_in_costs_nothing_and_the_next_attempt_is_by_the_j
     job = job_with_audio()
     open_breaker()
     for _ in range(5):
-        assert pipeline.transcribe(job.pk, 0) == Again(seconds=0.0, engine="standing")
-        again = pipeline.transcribe(job.pk, 0, "standing")
-        assert again == Again(seconds=settings.BREAKER_SECONDS, engine="scripted")
-        factories.make_due(job.pk)
+        stand_in_in_vain(job)
     chunk = Chunk.objects.get(job=job)
     assert (chunk.status, chunk.attempts, chunk.errors) == ("pending", 0, 0)
     assert (chunk.engine, chunk.error_code) == ("standing", code)
@@ -484,10 +505,7 @@ def test_what_a_stand_in_lacks_costs_the_chunk_nothing_and_it_is_not_asked_for_e
     job = job_with_audio()
     open_breaker()
     for _ in range(FAILURES_TO_OPEN):
-        assert pipeline.transcribe(job.pk, 0) == Again(seconds=0.0, engine="standing")
-        again = pipeline.transcribe(job.pk, 0, "standing")
-        assert again == Again(seconds=settings.BREAKER_SECONDS, engine="scripted")
-        factories.make_due(job.pk)
+        stand_in_in_vain(job)
     chunk = Chunk.objects.get(job=job)
     assert (chunk.status, chunk.attempts, chunk.errors) == ("pending", 0, 0)
     assert chunk.error_code == "engine_error"

@@ -233,6 +233,16 @@ def test_the_actor_asks_for_the_message_back_when_the_row_says_so(script: Script
     assert caught.value.delay in range(2000, 2501)
 
 
+def test_after_a_counted_error_of_a_stand_in_a_message_for_the_jobs_own_engine_is_sent(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[attempts.Again] = []
+    monkeypatch.setattr(tasks, "_send_again", lambda _, __, again: sent.append(again))
+    job = factories.make_job()  # its file is not there: that is counted, whoever stands in
+    tasks.transcribe_chunk(str(job.pk), 0, "openai")
+    assert [(again.engine, again.counted) for again in sent] == [("scripted", True)]
+
+
 def test_waits_that_the_engine_asks_for_use_up_none_of_the_retries(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
