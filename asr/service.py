@@ -24,10 +24,13 @@ class TranscriptionService(ABC):
     only checks options builds engines too. SDKs and models are loaded by the first `transcribe`.
 
     `model` names what recognises, as the configuration has it; `capabilities` may depend on it.
+    `variant` is whatever else decides what is heard (the server's address, decoding settings): an
+    answer is taken again only where it is the same.
     """
 
     name: ClassVar[str]
     model: str
+    variant: str = ""
     capabilities: Capabilities
 
     @abstractmethod

@@ -22,6 +22,7 @@ from jobs.attempts import Again, Attempt, Claim
 from jobs.claims import give_back, wait_on
 from jobs.models import (
     Chunk,
+    ChunkQuerySet,
     ChunkStatus,
     EngineCall,
     JobGoneError,
@@ -34,6 +35,10 @@ CHECK_AGAIN_SECONDS = (1.0, 2.0)  # how long a chunk waits to see whether the ot
 
 class ClaimOverError(Exception):
     """The chunk was cancelled, deleted, or given to somebody else: nobody is to be asked."""
+
+
+class _AskedByAnotherError(Exception):
+    """Another chunk in progress has the same key."""
 
 
 def begin(attempt: Attempt) -> Again | None:
@@ -51,8 +56,7 @@ def begin(attempt: Attempt) -> Again | None:
     try:
         # Under the job's lock, as whatever moves its chunks: else two wait for each other.
         with changing(claim.job_id):
-            if not mine.update(recognition_key=key):
-                raise ClaimOverError
+            _take_key(mine, key)
             known = Chunk.objects.filter(recognition_key=key, status=ChunkStatus.COMPLETED)
             # Looked for only now: another that completed before the key was ours is seen here.
             found = known.order_by("pk").first() if key else None
@@ -62,7 +66,7 @@ def begin(attempt: Attempt) -> Again | None:
                 return None
     except JobGoneError:
         raise ClaimOverError from None
-    except IntegrityError:
+    except _AskedByAnotherError:
         again = _later(claim.engine)
         return again if give_back(claim, again, recognition_key=key) else None
     attempt.recognition, attempt.deduplicated = _recognition_of(found), True
@@ -83,6 +87,15 @@ def look_again(job_id: UUID, index: int, engine: str) -> Again | None:
     return wait_on(waiting, _later(engine))
 
 
+def _take_key(mine: ChunkQuerySet, key: str) -> None:
+    try:
+        written = mine.update(recognition_key=key)
+    except IntegrityError as error:  # the one constraint that this column is under
+        raise _AskedByAnotherError from error
+    if not written:
+        raise ClaimOverError
+
+
 def _later(engine: str) -> Again:
     return Again(seconds=random.uniform(*CHECK_AGAIN_SECONDS), engine=engine)  # noqa: S311
 
@@ -97,6 +110,7 @@ def _key(attempt: Attempt) -> str:
         attempt.known_info.digest,
         claim.engine,
         attempt.known_engine.model,
+        attempt.known_engine.variant,
         claim.language,
         claim.vocabulary,
         claim.diarize,

@@ -55,6 +55,7 @@ class DeepgramEngine(TranscriptionService):
         self._remote = Remote(self.name, base_url, headers)
         self._at_vendor = is_at(base_url, "deepgram.com")
         self.model = model
+        self.variant = base_url.rstrip("/")
         self._terms = _name_of_terms(model)
         self.capabilities = Capabilities(
             languages=None,  # the vendor's list grows every month

@@ -57,6 +57,8 @@ class FasterWhisperEngine(TranscriptionService):
             whisper_model.languages_in(folder) if folder else whisper_model.languages_of(model)
         )
         self.model = folder.resolve().name if folder else model
+        place = folder and folder.resolve()
+        self.variant = f"{place} {compute_type} vad={vad} batched={batch_size > 1}"
         self.capabilities = Capabilities(
             languages=languages,
             words=True,

@@ -51,6 +51,7 @@ class OpenAIEngine(TranscriptionService):
         self._at_vendor = base_url.rstrip("/") == VENDOR_URL
         self._pool = pool
         self.model = model
+        self.variant = base_url.rstrip("/")
         self._is_whisper = not model.startswith("gpt-")
         self._diarizes = "-diarize" in model
         self._has_hints = model.startswith("gpt-transcribe")  # keywords and expected languages

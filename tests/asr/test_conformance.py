@@ -194,3 +194,12 @@ def test_what_it_can_do_is_declared_soundly(engine: TranscriptionService, case: 
     assert able.price_per_minute == (0.0 if able.runs_locally else None)  # no list price here
     assert able.max_seconds is None or able.max_seconds > 300
     assert able.max_bytes is None or able.max_bytes >= 5_000_000
+
+
+@pytest.mark.parametrize("name", ["openai", "deepgram"])
+def test_another_server_is_another_variant(name: str, pool: ChildPool) -> None:
+    urls = ["http://a.example/v1", "http://a.example/v1/", "http://b.example/v1"]
+    one, same, other = (
+        registry.build(name, pool=pool, options={"base_url": url}).variant for url in urls
+    )
+    assert one == same != other

@@ -119,6 +119,13 @@ def test_words_come_with_their_times_and_confidence(
         assert word.end - words_of(heard)[0].start == pytest.approx(end, abs=FRAME)
 
 
+@pytest.mark.parametrize("options", [{"vad": True}, {"compute_type": "int8"}, {"batch_size": 1}])
+def test_what_changes_the_words_makes_another_variant(
+    build: Build, options: dict[str, Any]
+) -> None:
+    assert build(**options).variant != build().variant == build(batch_size=4).variant
+
+
 def test_without_the_filter_every_window_is_heard(engine: FasterWhisperEngine) -> None:
     heard = engine.transcribe(ask(speech(44.0)))
     assert heard.text == f"{SAID} {SAID}"

@@ -82,11 +82,12 @@ def test_another_user_or_another_question_is_another_call(
     assert len(script.calls) == 2
 
 
-def test_another_model_is_another_call(
-    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("attribute", ["model", "variant"])
+def test_another_model_or_server_is_another_call(
+    script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, attribute: str
 ) -> None:
     transcribe(job_with(SOUND))
-    monkeypatch.setattr(script, "model", "a newer one")
+    monkeypatch.setattr(script, attribute, "a newer one")
     transcribe(job_with(SOUND))
     assert len(script.calls) == 2
 
