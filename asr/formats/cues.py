@@ -164,14 +164,14 @@ def _short(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _parts(text: str) -> list[str]:
-    if columns(text) <= LINE_COLUMNS:
-        return [text]
-    parts = [""]
-    for char in text:
-        if columns(parts[-1] + char) > LINE_COLUMNS:
-            parts.append("")
-        parts[-1] += char
-    return parts
+    """The text in pieces of a line's width at most; what has no width stays with what is before."""
+    begins, width = [0], 0
+    for position, char in enumerate(text):
+        width += columns(char)
+        if width > LINE_COLUMNS:
+            begins.append(position)
+            width = columns(char)
+    return [text[begin:end] for begin, end in pairwise([*begins, len(text)])]
 
 
 def _cut(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -181,7 +182,7 @@ def test_speakers_who_interrupt_each_other_take_turns():
     )
     found = cues(made_from, name_speakers=False)
     check_limits(found, made_from)
-    assert [cue.speaker for cue in found] == ["A", "B"]
+    assert [cue.speaker for cue in found] == ["Speaker A", "Speaker B"]
 
 
 TEXTS = st.one_of(
@@ -192,6 +193,16 @@ TEXTS = st.one_of(
     ).map(" ".join),
     st.text(max_size=60),
 )
+
+
+def test_a_very_long_run_of_marks_stays_with_its_letter_and_takes_little_time():
+    marks = "\u0301" * 100_000
+    started = time.monotonic()
+    (cue,) = cues(transcript(untimed("a" * 43 + marks + "b" * 10, 0.0, 3.0)), name_speakers=True)
+    assert time.monotonic() - started < 20.0, "with time as the square it took minutes"
+    assert cue.lines == ("a" * 42, "a" + marks + "b" * 10)
+
+
 TIMES = st.floats(0.0, 30.0)
 
 
