@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -36,9 +37,10 @@ class NotCompletedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """What is downloaded."""
+    """What is downloaded; `ascii_name` is for programs that read no other."""
 
     name: str
+    ascii_name: str
     content_type: str
     content: bytes
 
@@ -66,8 +68,11 @@ def export(job_id: UUID, file_format: str) -> File:
     rows = _read(job_id)
     release_connection()
     content = _RENDERERS[file_format](rows)
+    title = rows.job.title
+    plain_title = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
     return File(
-        name=f"{_stem(rows.job)}.{file_format}",
+        name=f"{_stem(title, job_id)}.{file_format}",
+        ascii_name=f"{_stem(plain_title, job_id)}.{file_format}",
         content_type=CONTENT_TYPES[file_format],
         content=content.encode() if isinstance(content, str) else content,
     )
@@ -135,11 +140,11 @@ def _made_by_child(make: Callable[[Content], bytes], rows: _Rows) -> bytes:
     return engines.child_pool().run(make, _content(rows), limit=RENDER_SECONDS)
 
 
-def _stem(job: Job) -> str:
+def _stem(title: str, job_id: UUID) -> str:
     """The title as a file name that every system takes, or the job's id."""
-    name = " ".join(_NOT_IN_A_NAME.sub(" ", job.title).split()).strip(". ")
+    name = " ".join(_NOT_IN_A_NAME.sub(" ", title).split()).strip(". ")
     short = name.encode()[:_NAME_BYTES].decode(errors="ignore").rstrip(". ")
-    return short or f"transcript-{job.pk}"
+    return short or f"transcript-{job_id}"
 
 
 CONTENT_TYPES: Final = {

@@ -22,6 +22,9 @@ _CLINGS_TO_WHAT_FOLLOWS: Final = frozenset({"Ps", "Pi"})
 _CLOSING: Final = r"[\"'”’»›)\]」』）】]*$"
 _SENTENCE_END = re.compile(r"[.!?…。．！？؟۔।॥]" + _CLOSING)
 _CLAUSE_END = re.compile(r"[,;:–—،؛、，；：]" + _CLOSING)
+_BARE_SPEAKER = re.compile(
+    r"(\d+-)?(\d+|[A-Za-z])"
+)  # how vendors count; "3-A" is the third chunk's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +61,19 @@ def tokens_of(segment: Segment) -> list[Token]:
             text=piece,
             start=start,
             end=max(start, end),
-            speaker=plain(word.speaker or segment.speaker or "") or None,
+            speaker=_named(word.speaker or segment.speaker or ""),
             spaced=spaced,
         )
         for (piece, spaced), (start, end, word) in zip(
             cut, _times([piece for piece, _ in cut], words), strict=True
         )
     ]
+
+
+def _named(speaker: str) -> str | None:
+    """A speaker as a reader wants it: a bare number or letter would not look like one."""
+    label = plain(speaker)
+    return f"Speaker {label}" if _BARE_SPEAKER.fullmatch(label) else label or None
 
 
 def joined(tokens: Iterable[Token]) -> str:

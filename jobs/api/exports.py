@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import quote
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -19,7 +20,7 @@ from asr.errors import EngineUnavailable
 from jobs.api.errors import Conflict, Erased, ExportUnavailable, documented
 from jobs.api.serializers import TranscriptResultSerializer
 from jobs.api.visibility import JobViewSet
-from jobs.exports import CONTENT_TYPES, NotCompletedError, export
+from jobs.exports import CONTENT_TYPES, File, NotCompletedError, export
 from jobs.models import JobGoneError
 
 _TEXTS: Final = {"txt", "srt", "vtt"}
@@ -44,7 +45,7 @@ class SegmentSerializer(WordSerializer):
 class UncertainSerializer(serializers.Serializer[Any]):
     """Consecutive words of one chunk that the engine doubts; `confidence` is their mean."""
 
-    index = serializers.IntegerField(help_text="Of the chunk.")
+    index = serializers.IntegerField(help_text="Of the chunk that it is in, as in `chunks`.")
     start = serializers.FloatField()
     end = serializers.FloatField()
     text = serializers.CharField()
@@ -56,7 +57,9 @@ class TranscriptExportSerializer(TranscriptResultSerializer):
 
     segments = SegmentSerializer(many=True)
     speakers = serializers.ListField(child=serializers.CharField())
-    uncertainBelow = serializers.FloatField()  # noqa: N815
+    uncertainBelow = serializers.FloatField(  # noqa: N815
+        help_text="The confidence below which words stand in `uncertain`."
+    )
     uncertain = UncertainSerializer(many=True)
 
 
@@ -101,7 +104,7 @@ class ExportViewSet(JobViewSet):
         """A completed job's transcript as a file; a failed one's with its gaps marked."""
         self.visible(job_id)
         if file_format not in CONTENT_TYPES:
-            raise NotFound
+            raise NotFound(f"There is no such format; there are {', '.join(CONTENT_TYPES)}.")
         try:
             file = export(job_id, file_format)
         except JobGoneError:
@@ -112,6 +115,14 @@ class ExportViewSet(JobViewSet):
             ) from None
         except EngineUnavailable as error:
             raise ExportUnavailable from error
-        disposition = content_disposition_header(as_attachment=True, filename=file.name)
-        headers = {"Content-Disposition": disposition or "attachment"}
+        headers = {"Content-Disposition": _disposition(file)}
         return HttpResponse(file.content, content_type=file.content_type, headers=headers)
+
+
+def _disposition(file: File) -> str:
+    """With both names, as RFC 6266 advises: Django gives one, and curl -J knows no `filename*`."""
+    named = content_disposition_header(as_attachment=True, filename=file.ascii_name)
+    plain = named or "attachment"
+    if file.name == file.ascii_name:
+        return plain
+    return f"{plain}; filename*=utf-8''{quote(file.name)}"

@@ -77,7 +77,26 @@ def test_a_word_keeps_its_own_speaker_before_its_segments():
         Word(text="no", start=0.5, end=1.0),
     )
     tokens = tokens_of(Segment(text="Yes. No.", start=0.0, end=1.0, words=pair, speaker="A"))
-    assert [token.speaker for token in tokens] == ["B", "A"]
+    assert [token.speaker for token in tokens] == ["Speaker B", "Speaker A"]
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("0", "Speaker 0"),
+        ("12", "Speaker 12"),
+        ("A", "Speaker A"),
+        ("3-A", "Speaker 3-A"),
+        ("2-10", "Speaker 2-10"),
+        ("Ann", "Ann"),
+        ("3-Ann", "3-Ann"),
+        ("speaker_0", "speaker_0"),
+        (" \x07", None),
+    ],
+)
+def test_a_label_that_is_a_bare_number_or_letter_is_shown_as_a_speaker(label, shown):
+    (token,) = tokens_of(Segment(text="Yes.", start=0.0, end=1.0, speaker=label))
+    assert token.speaker == shown
 
 
 @pytest.mark.parametrize("text", TRICKY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import srt
@@ -156,7 +157,7 @@ def test_word_and_pdf_are_made_by_a_child_within_its_limit(monkeypatch):
         with pytest.raises(ChildTimeout):
             export(job.pk, file_format)
     assert export(job.pk, "txt").content == b"hello\n"
-    assert engines.child_pool.cache_info().currsize == 1
+    assert engines._pools
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,38 @@ def test_word_and_pdf_are_made_by_a_child_within_its_limit(monkeypatch):
     ],
 )
 def test_a_title_becomes_a_name_that_every_system_takes(title, name):
-    job = Job(title=title)
-    assert exports._stem(job) == name.replace("{id}", str(job.pk))
+    job_id = uuid4()
+    assert exports._stem(title, job_id) == name.replace("{id}", str(job_id))
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Monday", "Monday"),
+        ("Café 1", "Cafe 1"),
+        ("a\uff0fb\uff02c", "a b c"),
+        ("Встреча", "transcript-{id}"),
+        ("会議 ー", "transcript-{id}"),
+    ],
+)
+def test_a_title_has_a_name_in_ascii_too(title, name):
+    job = factories.make_completed_job("hello", title=title)
+    assert export(job.pk, "txt").ascii_name == f"{name}.txt".replace("{id}", str(job.pk))
+
+
+def test_a_vendors_numbers_for_speakers_read_as_speakers_and_stay_as_they_are_in_json():
+    import docx
+    from pypdf import PdfReader
+
+    job = finished(heard(("Hello.", 0.9), speaker="0"))
+    assert export(job.pk, "txt").content.decode() == "Speaker 0: Hello.\n"
+    assert export(job.pk, "srt").content.decode().endswith("\nSpeaker 0: Hello.\n")
+    assert export(job.pk, "vtt").content.decode().endswith("\n<v Speaker 0>Hello.\n")
+    document = docx.Document(io.BytesIO(export(job.pk, "docx").content))
+    assert [paragraph.text for paragraph in document.paragraphs][2:] == ["0:00 Speaker 0", "Hello."]
+    page = PdfReader(io.BytesIO(export(job.pk, "pdf").content)).pages[0]
+    assert "0:00 Speaker 0" in page.extract_text()
+    assert exported(job)["speakers"] == [exported(job)["segments"][0]["speaker"]] == ["0"]
 
 
 def test_the_same_transcript_comes_out_of_word_and_pdf():

@@ -45,7 +45,8 @@ def test_a_name_beyond_ascii_is_encoded_and_none_can_break_the_header(alice: API
     job = factories.make_completed_job("hello", title='Größe "x"\r\nSet-Cookie: a=b')
     response = alice.get(address(job, "txt"))
     assert response["Content-Disposition"] == (
-        "attachment; filename*=utf-8''Gr%C3%B6%C3%9Fe%20x%20Set-Cookie%20a%3Db.txt"
+        'attachment; filename="Groe x Set-Cookie a=b.txt"; '
+        "filename*=utf-8''Gr%C3%B6%C3%9Fe%20x%20Set-Cookie%20a%3Db.txt"
     )
     assert "Set-Cookie" not in response
 
@@ -71,7 +72,10 @@ def test_a_job_that_runs_or_was_cancelled_is_not_completed(
 
 @pytest.mark.parametrize("file_format", ["doc", "PDF", "txt.gz", "json ", "0"])
 def test_an_unknown_format_is_not_found(alice: APIClient, file_format: str) -> None:
-    refused(alice.get(address(factories.make_completed_job("a"), file_format)), 404, "not_found")
+    response = alice.get(address(factories.make_completed_job("a"), file_format))
+    refused(response, 404, "not_found")
+    detail = response.json()["errors"][0]["detail"]
+    assert "txt, srt, vtt, json, docx, pdf" in detail
 
 
 def test_only_who_may_read_the_job_may_export_it(

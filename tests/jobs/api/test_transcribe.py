@@ -95,12 +95,16 @@ def test_a_form_with_files_is_accepted_in_order(alice: APIClient, audio_root: Pa
     assert len(queued()) == 2
 
 
-def test_a_form_may_name_paths_and_lists_as_well(alice: APIClient, script: ScriptedEngine) -> None:
-    fields = {"audioChunkPaths": [PATH, "alice/b.wav"], "vocabulary": ["a", "b"], "diarize": "true"}
+@pytest.mark.parametrize("terms", [["Kubernetes", "night shift"], ["one, and no list"]])
+def test_a_form_may_name_paths_and_lists_as_well(
+    alice: APIClient, script: ScriptedEngine, terms: list[str]
+) -> None:
+    """A list is its field once for each item."""
+    fields = {"audioChunkPaths": [PATH, "alice/b.wav"], "vocabulary": terms, "diarize": "true"}
     response = alice.post("/transcribe", fields, format="multipart")
     assert response.status_code == 202, response.content
     job = Job.objects.get()
-    assert (job.vocabulary, job.diarize, job.chunks.count()) == (["a", "b"], True, 2)
+    assert (job.vocabulary, job.diarize, job.chunks.count()) == (terms, True, 2)
 
 
 def test_a_user_may_name_itself_and_a_service_anybody(alice: APIClient, service: APIClient) -> None:
