@@ -2,33 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Final
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from jobs.admin_base import ReadOnly, job_link
-from jobs.admin_lists import EngineFilter, UserFilter, id_bounds
-from jobs.models import EngineCall
+from jobs.admin_base import ReadOnly, job_link, unbroken
+from jobs.admin_lists import DAY, EngineFilter, UserFilter, id_bounds
+from jobs.models import EngineCall, from_now
+
+MONTH: Final = 30 * DAY
+PERIODS: Final[dict[str, timedelta | None]] = {
+    "day": DAY,
+    "week": 7 * DAY,
+    "year": 365 * DAY,
+    "all": None,
+}
+
+
+class PeriodFilter(admin.SimpleListFilter):
+    """By the time of the call. Unless asked for, not all: what is listed is also summed."""
+
+    title = "time"
+    parameter_name = "period"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = ("Last 24 hours", "Last 7 days", "Last 365 days", "Any time")
+        return list(zip(PERIODS, names, strict=True))
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        unchosen, *others = super().choices(changelist)
+        yield unchosen | {"display": "Last 30 days"}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        period = PERIODS.get(self.value() or "", MONTH)
+        return queryset.filter(started_time__gte=from_now(-period)) if period else queryset
+
+
+class LedgerList(ChangeList):
+    """A list with the sums of all that it lists, on whatever page."""
+
+    @cached_property
+    def sums(self) -> list[dict[str, Any]]:
+        """By engine and outcome."""
+        return list(self.queryset.sums())
+
+    @cached_property
+    def total(self) -> dict[str, Any]:
+        """Of all engines and outcomes; None where of no call anything is known."""
+        names = ("calls", "minutes", "billed_minutes", "read", "written", "price", "unpriced")
+        known = {name: [row[name] for row in self.sums if row[name] is not None] for name in names}
+        return {name: sum(numbers) if numbers else None for name, numbers in known.items()}
 
 
 class EngineCallAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
-        *("started_time", "engine", "model", "user_id", "of_job", "index"),
-        *("outcome", "error_code", "audio_seconds", "price_usd"),
+        *("started", "engine", "model", "user_id", "of_job", "index", "outcome", "error_code"),
+        *("audio_seconds", "billed_seconds", "input_tokens", "output_tokens", "price"),
     )
-    list_filter = ("outcome", EngineFilter, UserFilter)
+    list_filter = (PeriodFilter, "outcome", EngineFilter, UserFilter)
     ordering = ("-pk",)
     sortable_by = ()
     search_fields = ("id",)  # makes Django show the box; get_search_results decides
     search_help_text = "The beginning of a job id (6 characters or more) or of a user's name."
-    readonly_fields = ("of_job",)
+    readonly_fields = ("of_job", "started", "ended", "price")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return LedgerList
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        names = [field.name for field in EngineCall._meta.fields]
-        return ["of_job"] + [name for name in names if name not in {"id", "job_id"}]
+        shown = {"job_id": "of_job", "price_usd": "price"}
+        shown |= {"started_time": "started", "ended_time": "ended"}
+        names = [field.name for field in EngineCall._meta.fields if field.name != "id"]
+        return [shown.get(name, name) for name in names]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[EngineCall], search_term: str
@@ -42,3 +95,15 @@ class EngineCallAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="job")
     def of_job(self, call: EngineCall) -> SafeString:
         return job_link(call.job_id)
+
+    @admin.display(description="started (UTC)")
+    def started(self, call: EngineCall) -> SafeString:
+        return unbroken(f"{call.started_time:%Y-%m-%d %H:%M:%S}")
+
+    @admin.display(description="ended (UTC)")
+    def ended(self, call: EngineCall) -> SafeString:
+        return unbroken(f"{call.ended_time:%Y-%m-%d %H:%M:%S}" if call.ended_time else "-")
+
+    @admin.display(description="list price (USD)")
+    def price(self, call: EngineCall) -> str:
+        return "unknown" if call.price_usd is None else f"{call.price_usd}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, Q, Sum
 from django.db.models.functions import Now
 
 from asr.types import Usage
@@ -39,6 +39,25 @@ class EngineCallQuerySet(models.QuerySet["EngineCall"]):
             billed_seconds=counted.seconds,
             input_tokens=read,
             output_tokens=written,
+        )
+
+    def sums(self) -> models.QuerySet[Any, Any]:
+        """What these calls come to, as a dict for each engine and outcome.
+
+        `price` is the sum of those that have one, None when none has; `unpriced` counts the others.
+        """
+        return (
+            self.order_by("engine", "outcome")
+            .values("engine", "outcome")
+            .annotate(
+                calls=Count("pk"),
+                minutes=Sum("audio_seconds") / 60.0,
+                billed_minutes=Sum("billed_seconds") / 60.0,
+                read=Sum("input_tokens"),
+                written=Sum("output_tokens"),
+                price=Sum("price_usd"),
+                unpriced=Count("pk", filter=Q(price_usd=None)),
+            )
         )
 
 
