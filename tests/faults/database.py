@@ -81,6 +81,15 @@ class Database:
             for row in jobs
         ]
 
+    def ledger(self, job_id: str, index: int) -> list[tuple[str, bool]]:
+        """The calls of the engine for this chunk, in order: outcome, and whether it has ended."""
+        statement = 'SELECT job_id, "index", outcome, ended_time FROM jobs_enginecall ORDER BY id'
+        return [
+            (row["outcome"], row["ended_time"] is not None)
+            for row in self.read(statement)
+            if (row["job_id"], row["index"]) == (job_id, index)
+        ]
+
     def connections(self) -> int:
         """How many PostgreSQL has to this database, this one too; 0 for SQLite."""
         if not self._url:

@@ -30,7 +30,7 @@ def test_row_01_a_worker_is_killed_in_the_middle_of_a_chunk(row: Row) -> None:
     others, audio = row.audio(4), row.audio(4)
     row.wait_for_end(row.submit(others, hits=1))
     world.engine.hold()
-    row.submit(audio, hits=2)
+    job_id = row.submit(audio, hits=2)
     row.await_hits(4, audio)
 
     killed = row.fault("kill -9 of the worker")
@@ -43,6 +43,9 @@ def test_row_01_a_worker_is_killed_in_the_middle_of_a_chunk(row: Row) -> None:
     assert column(job, "crashes") == [1] * 4
     assert column(job, "attempts") == [2] * 4
     assert column(done, "attempts") == [1] * 4
+    lost, repeated = ("unknown", False), ("answered", True)
+    ledger = [world.database.ledger(job_id, index) for index in range(4)]
+    assert ledger == [[lost, repeated]] * 4, "a call whose answer died with its worker is counted"
 
 
 @pytest.mark.fast_fault
