@@ -141,6 +141,14 @@ class ChildPool:
         result: T = _opened(answer)
         return result
 
+    def end_idle(self) -> None:
+        """End the children that nobody uses; others start with the next calls."""
+        with self._lock:
+            for place, child in enumerate(self._idle):
+                if child is not None and child.is_ready:
+                    child.kill()
+                    self._idle[place] = None
+
     def close(self) -> None:
         """End all children: calls in progress raise ChildCrashed, later ones EngineUnavailable."""
         self._starter.shutdown()  # the children's parent is this thread: they end with it

@@ -12,7 +12,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _USUAL_WAIT_SECONDS = 5.0  # when the server is busy and does not say for how long
 _PASSING_STATUSES = {409, 425}  # besides 5xx: conflicts that a second attempt may not meet
-# Vendors count tokens, which only their tokenizers can: names take about one for two letters.
-_BYTES_PER_TOKEN = 2
 
 
 class Remote:
@@ -38,7 +36,8 @@ class Remote:
 
     def __init__(self, engine: str, base_url: str, headers: Mapping[str, str]) -> None:
         if not re.match(r"https?://[^/]", base_url):
-            raise EngineMisconfigured(f"the engine {engine} needs an http or https address")
+            variable = f"{engine.replace('-', '_').upper()}_BASE_URL"
+            raise EngineMisconfigured(f"{variable} is no http or https address")
         self._engine = engine
         self._base_url = base_url.rstrip("/")
         self._headers = {**headers, "Accept": "application/json"}
@@ -60,11 +59,17 @@ class Remote:
         """See `TranscriptionService.verify`: GET an address that costs nothing.
 
         `may_lack`: a server of one's own need not have it. It answered, and refused no key: the
-        rest shows with the first file.
+        rest shows with the first file. So with one that is busy: limits are counted by account,
+        so that it knows the key.
         """
         response = self._send("GET", path, limit=limit)
-        if not (may_lack and response.status_code == 404):
+        if may_lack and response.status_code == 404:
+            return
+        try:
             _raise_for_status(response)
+        except EngineUnavailable as error:
+            if error.retry_after is None:
+                raise
 
     def close(self) -> None:
         """Give back the connections."""
@@ -142,11 +147,6 @@ def probability(value: Any) -> float | None:
     if math.isnan(number := float(value)):
         raise ValueError("not a probability")
     return min(1.0, max(0.0, number))
-
-
-def fits_prompt(vocabulary: Iterable[str], tokens: int) -> bool:
-    """Whether terms, with a separator each, keep within a vendor's limit as far as one can know."""
-    return sum(len(term.encode()) + 2 for term in vocabulary) <= tokens * _BYTES_PER_TOKEN
 
 
 def _raise_for_status(response: httpx2.Response) -> None:

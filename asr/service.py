@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 from asr.types import AudioRequest, Capabilities, Recognition
@@ -15,6 +17,28 @@ _ISO_639 = re.compile(r"[a-z]{2,3}")  # 639-1, and 639-3 for the few that have n
 def primary_language(tag: str) -> str:
     """The language of a tag without region or script, in lower case: `en-US` gives `en`."""
     return re.split("[-_]", tag, maxsplit=1)[0].lower()
+
+
+def tokens_of(vocabulary: Iterable[str]) -> int:
+    """About how many tokens a model takes for terms with a comma and a space between them.
+
+    Only a model's own tokenizer can tell. Names in Latin letters take about one for two of them;
+    in a script that is rare in its training each byte may be one.
+    """
+    halves = 0
+    for term in vocabulary:
+        size = len(term.encode())
+        beyond_ascii = size - sum(map(str.isascii, term))
+        halves += size + beyond_ascii + len(", ")
+    return ceil(halves / 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An option that an engine cannot honour, and why: the end of a sentence for the caller."""
+
+    option: str
+    reason: str
 
 
 class TranscriptionService(ABC):
@@ -55,18 +79,38 @@ class TranscriptionService(ABC):
 
     def refusal(
         self, *, language: str | None, vocabulary: Collection[str], diarize: bool
-    ) -> str | None:
-        """The name of the first option that this engine cannot honour, None when it can all."""
+    ) -> Refusal | None:
+        """The first option that this engine cannot honour as it is, None when it can all."""
+        able = self.capabilities
         if language and not self._speaks(primary_language(language)):
-            return "language"
-        if vocabulary and not self.capabilities.vocabulary:
-            return "vocabulary"
-        if diarize and not self.capabilities.diarization:
-            return "diarize"
+            known = "any ISO 639 code, such as en or pt-BR"
+            known = known if able.languages is None else ", ".join(sorted(able.languages))
+            return Refusal(option="language", reason=f"its model {self.model} knows {known}")
+        if vocabulary and (reason := self._why_not(vocabulary)):
+            return Refusal(option="vocabulary", reason=reason)
+        if diarize and not able.diarization:
+            reason = f"its model {self.model} does not tell speakers apart"
+            return Refusal(option="diarize", reason=reason)
         return None
 
     def close(self) -> None:  # noqa: B027  (most engines hold nothing)
         """Give back connections; the engine is not used afterwards."""
+
+    def _why_not(self, vocabulary: Collection[str]) -> str | None:
+        """Why the model would not take a vocabulary, and the whole of it; None when it would."""
+        able, model = self.capabilities, f"its model {self.model}"
+        if not able.vocabulary:
+            return f"{model} takes none"
+        most = able.max_vocabulary_terms
+        if most is not None and len(vocabulary) > most:
+            return f"{model} takes {most} terms, and these are {len(vocabulary)}"
+        most, count = able.max_vocabulary_tokens, tokens_of(vocabulary)
+        if most is not None and count > most:
+            return (
+                f"{model} takes {most} tokens, and these are about {count}: one for each two ASCII"
+                " characters, one for each byte of others, one between terms"
+            )
+        return None
 
     def _speaks(self, language: str) -> bool:
         known = self.capabilities.languages

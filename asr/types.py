@@ -129,8 +129,10 @@ class Capabilities:
     """What an engine can do.
 
     `languages` None: any language with an ISO 639-1 code. `max_seconds` and `max_bytes` are the
-    most that it takes in one file. `price_per_minute` is the vendor's list price in US dollars for
-    a minute of sound; 0 where nobody is paid, None where it is not known.
+    most that it takes in one file, `max_vocabulary_terms` and `max_vocabulary_tokens` (as
+    `asr.service.tokens_of` counts them) the most that it reads of a vocabulary; None: no limit is
+    known. `price_per_minute` is the vendor's list price in US dollars for a minute of sound; 0
+    where nobody is paid, None where it is not known.
     """
 
     languages: frozenset[str] | None
@@ -141,6 +143,8 @@ class Capabilities:
     detects_language: bool = False
     max_seconds: float | None = None
     max_bytes: int | None = None
+    max_vocabulary_terms: int | None = None
+    max_vocabulary_tokens: int | None = None
     price_per_minute: float | None = None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from functools import cache
 from typing import Final, Literal
 
 from django.conf import settings
@@ -19,33 +19,45 @@ CONTROL_QUEUE = "control"
 QUEUES: Final = (REMOTE_QUEUE, LOCAL_QUEUE, CONTROL_QUEUE)
 
 
-@cache
+# What this process has made. Each is made once, whoever asks first: a second one would hold
+# children, and perhaps a model, of its own.
+_making = threading.RLock()
+_pools: list[ChildPool] = []
+_engines: dict[str, TranscriptionService] = {}
+
+
 def child_pool() -> ChildPool:
     """Decodes audio and runs local engines; its children start with the first call."""
-    return ChildPool(settings.LOCAL_PROCESSES)
+    with _making:
+        if not _pools:
+            _pools.append(ChildPool(settings.LOCAL_PROCESSES))
+        return _pools[0]
 
 
-@cache
 def get(name: str) -> TranscriptionService:
     """The engine of that name.
 
     Raises:
         EngineMisconfigured: unknown here, or an option that it needs is missing.
     """
-    if name not in settings.ENGINE_OPTIONS:
-        raise EngineMisconfigured(f"the engine {name!r} is unknown")
-    return registry.build(name, pool=child_pool(), options=settings.ENGINE_OPTIONS[name])
+    with _making:
+        if name not in _engines:
+            if name not in settings.ENGINE_OPTIONS:
+                raise EngineMisconfigured(f"the engine {name!r} is unknown")
+            options = settings.ENGINE_OPTIONS[name]
+            _engines[name] = registry.build(name, pool=child_pool(), options=options)
+        return _engines[name]
 
 
 def close() -> None:
     """End the child processes of this process; they start again with the next call."""
-    if get.cache_info().currsize:
-        for name in configured():
-            get(name).close()
-    if child_pool.cache_info().currsize:
-        child_pool().close()
-    get.cache_clear()
-    child_pool.cache_clear()
+    with _making:
+        for engine in _engines.values():
+            engine.close()
+        for pool in _pools:
+            pool.close()
+        _engines.clear()
+        _pools.clear()
 
 
 def queue_of(name: str) -> str:
@@ -90,10 +102,10 @@ def verify(name: str, *, limit: float) -> Verdict:
 
 
 def prepare() -> None:
-    """Have the engines of this deployment fetch what their first calls would wait for.
+    """Have every engine that a job may ask for fetch what its first call would wait for.
 
     Raises:
         EngineMisconfigured: one cannot be had; the message is for the terminal.
     """
-    for name in (settings.ASR_ENGINE, *settings.ASR_FALLBACK):
+    for name in dict.fromkeys((settings.ASR_ENGINE, *settings.ASR_FALLBACK, *configured())):
         get(name).prepare()

@@ -206,13 +206,14 @@ def _checked_engine(submission: Submission) -> Capabilities:
         raise SubmissionRefused(
             Refusal(code="unsupported_option", detail=detail, attr="engine")
         ) from None
-    option = engine.refusal(
+    refused = engine.refusal(
         language=submission.language,
         vocabulary=submission.vocabulary,
         diarize=submission.diarize,
     )
-    if option is not None:
-        detail = f"The engine {name!r} cannot honour what is asked for as {option}."
+    if refused is not None:
+        option = refused.option
+        detail = f"The engine {name!r} cannot honour {option}: {refused.reason}."
         raise SubmissionRefused(Refusal(code="unsupported_option", detail=detail, attr=option))
     return engine.capabilities
 

@@ -99,7 +99,9 @@ class Environment(BaseModel):
     )
     deepgram_model: str = Field("nova-3", description="model of the engine deepgram")
     whisper_model: str = Field(
-        "small", description="model of the engine faster-whisper: a name or a local folder"
+        "small",
+        description="model of the engine faster-whisper: a name or a local folder; a job may name"
+        " the engine only where this is set, or ASR_ENGINE or ASR_FALLBACK names it",
     )
     whisper_device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what the model runs on; auto: a GPU if there is one"
@@ -212,21 +214,30 @@ class Environment(BaseModel):
         try:
             registry.build(name, pool=ChildPool(1), options=self.engine_options(name))
         except EngineMisconfigured as error:
-            prefix = variable_prefix(name).upper()
-            raise ValueError(f"{variable} names {name}: {error.detail} ({prefix}…)") from None
+            raise ValueError(f"{variable} names {name}: {error.detail}") from None
 
     @property
     def fallback_engines(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.asr_fallback.split(",") if name.strip())
 
     def engine_options(self, name: str) -> dict[str, Any]:
-        """What that engine is made with: `OPENAI_MODEL` is the keyword `model` of openai."""
+        """What that engine is made with: `OPENAI_MODEL` is the keyword `model` of openai.
+
+        The default of WHISPER_MODEL is left out, and so the engine not configured, unless the
+        engine is relied on: workers download the model of an engine that is configured.
+        """
         prefix = variable_prefix(name)
-        return {
+        options = {
             variable.removeprefix(prefix): value
             for variable, value in self
             if variable.startswith(prefix) and value not in {"", None}
         }
+        if name == "faster-whisper" and not (
+            "whisper_model" in self.model_fields_set
+            or name in {self.asr_engine, *self.fallback_engines}
+        ):
+            del options["model"]
+        return options
 
     @property
     def local_threads(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
-from asr.remote import Remote, fits_prompt, is_at, probability, reading_answer, times
+from asr.remote import Remote, is_at, probability, reading_answer, times
 from asr.service import TranscriptionService, primary_language
 from asr.types import AudioRequest, Capabilities, Recognition, Segment, Usage, Word, join_text
 
@@ -27,8 +27,8 @@ _REGIONAL = (
     *("pt-BR", "pt-PT", "zh-CN", "zh-HK", "zh-Hans", "zh-Hant", "zh-TW"),
 )
 _TAGS = {tag.lower(): tag for tag in _REGIONAL}
-_KEYTERM_TOKENS = 500  # in one request, the vendor says
-_MOST_TERMS = 100
+_MOST_TERMS = 100  # in one request, the vendor says; so too
+_MOST_TOKENS = 500
 
 
 class DeepgramEngine(TranscriptionService):
@@ -49,7 +49,7 @@ class DeepgramEngine(TranscriptionService):
     ) -> None:
         if not api_key and is_at(base_url, "deepgram.com"):
             raise EngineMisconfigured(
-                "the engine deepgram needs api_key, or a base_url of your own"
+                "the engine deepgram needs DEEPGRAM_API_KEY, or your own DEEPGRAM_BASE_URL"
             )
         headers = {"Authorization": f"Token {api_key}"} if api_key else {}
         self._remote = Remote(self.name, base_url, headers)
@@ -65,6 +65,8 @@ class DeepgramEngine(TranscriptionService):
             runs_locally=False,
             detects_language=True,
             max_bytes=2_000_000_000,  # "The maximum file size is limited to 2 GB"
+            max_vocabulary_terms=_MOST_TERMS if self._terms else None,
+            max_vocabulary_tokens=_MOST_TOKENS if self._terms else None,
         )
 
     def transcribe(self, request: AudioRequest) -> Recognition:
@@ -83,19 +85,15 @@ class DeepgramEngine(TranscriptionService):
         """See `TranscriptionService.verify`; asks what the key may do, which is free."""
         self._remote.verify("v1/auth/token", limit=limit, may_lack=not self._at_vendor)
 
-    def refusal(
-        self, *, language: str | None, vocabulary: Collection[str], diarize: bool
-    ) -> str | None:
-        """See `TranscriptionService.refusal`; a vocabulary that the vendor would not take whole."""
-        if len(vocabulary) > _MOST_TERMS or not fits_prompt(vocabulary, _KEYTERM_TOKENS):
-            return "vocabulary"
-        if self._terms == "keywords" and any(set(term) & set(" :") for term in vocabulary):
-            return "vocabulary"  # single words only, and a colon would begin a weight
-        return super().refusal(language=language, vocabulary=vocabulary, diarize=diarize)
-
     def close(self) -> None:
         """See `TranscriptionService.close`."""
         self._remote.close()
+
+    def _why_not(self, vocabulary: Collection[str]) -> str | None:
+        # A colon would begin a weight.
+        if self._terms == "keywords" and any(set(term) & set(" :") for term in vocabulary):
+            return f"its model {self.model} takes single words, without a colon"
+        return super()._why_not(vocabulary)
 
     def _parameters(self, request: AudioRequest) -> dict[str, Any]:
         """The query; a list is repeated."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
 from functools import partial
 from importlib.util import find_spec
 
 from asr import whisper_child, whisper_model
 from asr.audio import SAMPLE_RATE, samples
 from asr.child_pool import ChildOptions, ChildPool
-from asr.errors import EngineMisconfigured
-from asr.remote import fits_prompt
+from asr.errors import ChildBusy, EngineMisconfigured, EngineUnavailable
 from asr.service import TranscriptionService, primary_language
 from asr.types import AudioRequest, Capabilities, Recognition
 from asr.whisper_child import ModelSettings, Task
@@ -41,7 +39,7 @@ class FasterWhisperEngine(TranscriptionService):
         self,
         *,
         pool: ChildPool,
-        model: str = "small",
+        model: str | None = None,
         device: str = "auto",
         compute_type: str = "default",
         batch_size: int = 8,
@@ -51,6 +49,8 @@ class FasterWhisperEngine(TranscriptionService):
     ) -> None:
         if find_spec("faster_whisper") is None:
             raise EngineMisconfigured("the engine faster-whisper is not installed: `make whisper`")
+        if model is None:
+            raise EngineMisconfigured("the engine faster-whisper needs WHISPER_MODEL")
         self._model = model
         folder = whisper_model.folder_of(model)
         languages = (
@@ -67,6 +67,7 @@ class FasterWhisperEngine(TranscriptionService):
             runs_locally=True,
             detects_language=len(languages) > 1,
             max_seconds=MAX_SECONDS,
+            max_vocabulary_tokens=whisper_child.PROMPT_TOKENS,
             price_per_minute=0.0,
         )
         self._task = partial(Task, batch_size=batch_size, vad=vad)
@@ -84,14 +85,6 @@ class FasterWhisperEngine(TranscriptionService):
             warm_up=partial(whisper_child.load, settings),
         )
         self._models = ChildPool(processes, options)
-
-    def refusal(
-        self, *, language: str | None, vocabulary: Collection[str], diarize: bool
-    ) -> str | None:
-        """See `TranscriptionService.refusal`; a vocabulary that the prompt would not take whole."""
-        refused = super().refusal(language=language, vocabulary=vocabulary, diarize=diarize)
-        too_long = not fits_prompt(vocabulary, whisper_child.PROMPT_TOKENS)
-        return refused or ("vocabulary" if too_long else None)
 
     def transcribe(self, request: AudioRequest) -> Recognition:
         """See `TranscriptionService.transcribe`.
@@ -126,10 +119,20 @@ class FasterWhisperEngine(TranscriptionService):
             whisper_model.fetch(self._model)
 
     def verify(self, limit: float) -> None:
-        """See `TranscriptionService.verify`: loads the model and lets it listen to silence."""
-        self._models.run(
-            whisper_child.recognise, _HALF_A_SECOND, Task(vad=False), limit=limit, patience=limit
-        )
+        """See `TranscriptionService.verify`: loads the model and lets it listen to silence.
+
+        Nothing less shows that files, device and compute type go together. The memory is given
+        back at once: who asks is seldom who recognises.
+        """
+        task = Task(vad=False)
+        try:
+            self._models.run(
+                whisper_child.recognise, _HALF_A_SECOND, task, limit=limit, patience=limit
+            )
+        except ChildBusy:
+            detail = "the model is busy or still being loaded: ask again"
+            raise EngineUnavailable("engine_timeout", detail) from None
+        self._models.end_idle()
 
     def close(self) -> None:
         """See `TranscriptionService.close`."""

@@ -13,7 +13,7 @@ from asr.audio import to_flac
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.languages import language_code
-from asr.remote import Remote, fits_prompt, is_at, probability, reading_answer, times
+from asr.remote import Remote, is_at, probability, reading_answer, times
 from asr.service import TranscriptionService, primary_language
 from asr.types import AudioRequest, Capabilities, Recognition, Segment, Usage, Word, join_text
 
@@ -45,7 +45,9 @@ class OpenAIEngine(TranscriptionService):
         model: str = "whisper-1",
     ) -> None:
         if not api_key and is_at(base_url, "openai.com"):
-            raise EngineMisconfigured("the engine openai needs api_key, or a base_url of your own")
+            raise EngineMisconfigured(
+                "the engine openai needs OPENAI_API_KEY, or your own OPENAI_BASE_URL"
+            )
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._remote = Remote(self.name, base_url, headers)
         self._at_vendor = base_url.rstrip("/") == VENDOR_URL
@@ -64,6 +66,7 @@ class OpenAIEngine(TranscriptionService):
             detects_language=self._is_whisper or self._has_hints,
             max_seconds=next((s for m, s in _MAX_SECONDS.items() if model.startswith(m)), None),
             max_bytes=25_000_000,  # "Files can be up to 25 MB"
+            max_vocabulary_tokens=_WHISPER_PROMPT_TOKENS if self._is_whisper else None,
             price_per_minute=_PRICES.get(model) if self._at_vendor else None,
         )
 
@@ -83,19 +86,15 @@ class OpenAIEngine(TranscriptionService):
         path = f"models/{quote(self.model, safe='')}"
         self._remote.verify(path, limit=limit, may_lack=not self._at_vendor)
 
-    def refusal(
-        self, *, language: str | None, vocabulary: Collection[str], diarize: bool
-    ) -> str | None:
-        """See `TranscriptionService.refusal`; a vocabulary that the model would not read whole."""
-        if self._is_whisper and not fits_prompt(vocabulary, _WHISPER_PROMPT_TOKENS):
-            return "vocabulary"
-        if self._has_hints and any(set(term) & set("<>\r\n") for term in vocabulary):
-            return "vocabulary"  # the vendor refuses a whole request for one of these
-        return super().refusal(language=language, vocabulary=vocabulary, diarize=diarize)
-
     def close(self) -> None:
         """See `TranscriptionService.close`."""
         self._remote.close()
+
+    def _why_not(self, vocabulary: Collection[str]) -> str | None:
+        # The vendor refuses a whole request for one of these.
+        if self._has_hints and any(set(term) & set("<>\r\n") for term in vocabulary):
+            return f"its model {self.model} takes neither < nor > nor line breaks"
+        return super()._why_not(vocabulary)
 
     def _file(self, request: AudioRequest) -> tuple[str, bytes]:
         if request.info.container != "aac":

@@ -28,6 +28,14 @@ class CapabilitiesSerializer(serializers.Serializer[Any]):
     detectsLanguage = serializers.BooleanField(source="detects_language")  # noqa: N815
     words = serializers.BooleanField(help_text="Whether it times each word.")
     vocabulary = serializers.BooleanField()
+    maxVocabularyTerms = serializers.IntegerField(  # noqa: N815
+        source="max_vocabulary_terms", allow_null=True
+    )
+    maxVocabularyTokens = serializers.IntegerField(  # noqa: N815
+        source="max_vocabulary_tokens",
+        allow_null=True,
+        help_text="One for each two ASCII characters, for each byte of others, between two terms.",
+    )
     diarize = serializers.BooleanField(source="diarization")
     runsLocally = serializers.BooleanField(source="runs_locally")  # noqa: N815
     maxSeconds = serializers.FloatField(source="max_seconds", allow_null=True)  # noqa: N815
@@ -66,8 +74,12 @@ class VerdictSerializer(serializers.Serializer[Any]):
     """What came of asking an engine's vendor."""
 
     name = serializers.CharField()
-    result = serializers.ChoiceField(["valid", "refused", "unreachable"])
-    detail = serializers.CharField(allow_null=True)
+    result = serializers.ChoiceField(
+        ["valid", "refused", "unreachable"],
+        help_text="valid: it would work, or is merely busy. refused: what it needs is missing (a"
+        " key), or was refused (key, model, address). unreachable: no answer, or one that failed.",
+    )
+    detail = serializers.CharField(allow_null=True, help_text="Why it is not valid.")
 
 
 class EngineViewSet(GenericViewSet[Any]):

@@ -69,6 +69,13 @@ def example_of_the_guide() -> str:
     return next(block for block in blocks if "(TranscriptionService)" in block)
 
 
+def refused(engine: TranscriptionService, **asked: Any) -> str | None:
+    """The option that the engine refuses, None when it honours all; there is always a reason."""
+    refusal = engine.refusal(**{"language": None, "vocabulary": (), "diarize": False, **asked})
+    assert refusal is None or refusal.reason
+    return None if refusal is None else refusal.option
+
+
 def ask(pool: ChildPool, data: bytes, **options: Any) -> AudioRequest:
     """A request as the pipeline makes it."""
     info = inspect(pool, data, max_seconds=600, limit=DEADLINE)

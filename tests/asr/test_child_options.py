@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,22 @@ def test_a_warm_up_goes_on_when_a_caller_loses_patience() -> None:
     assert waiting.is_alive()
     pid = pid_of_within(pool, patience=60)
     assert pid == waiting._process.pid
+    pool.close()
+
+
+def test_idle_children_are_ended_and_a_busy_one_is_not(tmp_path: Path) -> None:
+    pool, pipe, read = ChildPool(2), tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    busy = threading.Thread(target=lambda: read.append(pool.run(Path.read_text, pipe, limit=60)))
+    busy.start()
+    with pipe.open("w") as other_end:  # opens once the child does
+        idle = pid_of(pool)
+        pool.end_idle()
+        assert is_gone(idle)
+        assert pid_of(pool) != idle
+        other_end.write("still there")
+    busy.join(60)
+    assert read == ["still there"]
     pool.close()
 
 

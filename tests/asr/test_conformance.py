@@ -20,7 +20,7 @@ from asr.errors import AsrError, EngineUnavailable
 from asr.service import TranscriptionService
 from asr.types import AudioRequest, Recognition, segments_from_json, segments_to_json
 from tests.asr import sounds
-from tests.asr.cases import CASES, DEADLINE, Case, ask
+from tests.asr.cases import CASES, DEADLINE, Case, ask, refused
 from tests.asr.vendor import Vendor
 
 pytestmark = pytest.mark.timeout(600)
@@ -102,10 +102,9 @@ def test_an_option_is_honoured_or_refused_by_name(
     engine: TranscriptionService, pool: ChildPool, option: dict[str, Any]
 ) -> None:
     (name,) = option
-    asked = {"language": None, "vocabulary": (), "diarize": False, **option}
     able = engine.capabilities
     can = {"language": True, "vocabulary": able.vocabulary, "diarize": able.diarization}[name]
-    assert engine.refusal(**asked) == (None if can else name)
+    assert refused(engine, **option) == (None if can else name)
     if can:
         request = ask(pool, sounds.sample(0), **option)
         heard = engine.transcribe(request)
@@ -116,7 +115,20 @@ def test_an_option_is_honoured_or_refused_by_name(
 
 def test_what_is_no_language_is_refused(engine: TranscriptionService) -> None:
     for language in ("english", "e", "12"):
-        assert engine.refusal(language=language, vocabulary=(), diarize=False) == "language"
+        assert refused(engine, language=language) == "language"
+
+
+def test_a_vocabulary_beyond_a_limit_is_refused_with_the_limit(
+    engine: TranscriptionService,
+) -> None:
+    able = engine.capabilities
+    terms, tokens = able.max_vocabulary_terms, able.max_vocabulary_tokens
+    for most, vocabulary in ((terms, ("x",) * 999), (tokens, ("語" * 999,))):
+        if most is not None:
+            assert able.vocabulary
+            refusal = engine.refusal(language=None, vocabulary=vocabulary, diarize=False)
+            assert refusal is not None
+            assert (refusal.option, str(most) in refusal.reason) == ("vocabulary", True)
 
 
 def test_an_expected_language_is_a_hint_and_no_order(

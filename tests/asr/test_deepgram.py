@@ -11,6 +11,7 @@ from asr.child_pool import ChildPool
 from asr.engines.deepgram import DeepgramEngine
 from asr.errors import AsrError, EngineMisconfigured
 from asr.types import Recognition, Usage
+from tests.asr.cases import refused
 from tests.asr.published import KEY, deepgram_api
 from tests.asr.sounds import ENCODINGS, encode, request, sample, samples_of
 from tests.asr.vendor import Vendor, serving
@@ -195,8 +196,7 @@ def test_how_a_vocabulary_is_sent_depends_on_the_model(
     vendor: Vendor, pool: ChildPool, model: str, parameter: str | None
 ) -> None:
     engine = at(vendor, pool, model=model)
-    refusal = engine.refusal(language=None, vocabulary=("Redis",), diarize=False)
-    assert refusal == (None if parameter else "vocabulary")
+    assert refused(engine, vocabulary=("Redis",)) == (None if parameter else "vocabulary")
     if parameter:
         transcribe(engine, vocabulary=("Redis",))
         assert vendor.received[0].query[parameter] == ["Redis"]
@@ -204,23 +204,28 @@ def test_how_a_vocabulary_is_sent_depends_on_the_model(
 
 
 @pytest.mark.parametrize(
-    ("model", "vocabulary", "refused"),
+    ("model", "vocabulary", "reason"),
     [
         ("nova-3", ("x",) * 100, None),
-        ("nova-3", ("x",) * 101, "vocabulary"),
+        ("nova-3", ("x",) * 101, "takes 100 terms, and these are 101"),
         ("nova-3", ("x" * 98,) * 10, None),
-        ("nova-3", ("x" * 98,) * 10 + ("y",), "vocabulary"),
+        ("nova-3", ("x" * 98,) * 10 + ("y",), "takes 500 tokens, and these are about 502"),
         ("nova-3", ("night shift", "a:b"), None),
-        ("nova-2", ("night shift",), "vocabulary"),
-        ("nova-2", ("a:2",), "vocabulary"),
+        ("nova-2", ("night shift",), "takes single words, without a colon"),
+        ("nova-2", ("a:2",), "takes single words, without a colon"),
+        ("whisper-medium", ("Redis",), "takes none"),
         ("nova-2", ("Redis",), None),
     ],
 )
 def test_a_vocabulary_that_would_not_be_taken_whole_is_refused(
-    vendor: Vendor, pool: ChildPool, model: str, vocabulary: tuple[str, ...], refused: str | None
+    vendor: Vendor, pool: ChildPool, model: str, vocabulary: tuple[str, ...], reason: str | None
 ) -> None:
-    engine = at(vendor, pool, model=model)
-    assert engine.refusal(language=None, vocabulary=vocabulary, diarize=False) == refused
+    refusal = at(vendor, pool, model=model).refusal(
+        language=None, vocabulary=vocabulary, diarize=False
+    )
+    assert (refusal is None) == (reason is None)
+    if refusal is not None and reason is not None:
+        assert refusal.reason.startswith(f"its model {model} {reason}")
 
 
 def test_verifying_asks_what_the_key_may_do(vendor: Vendor, engine: DeepgramEngine) -> None:
@@ -247,4 +252,4 @@ def test_an_own_server_needs_neither_key_nor_the_address_for_keys(
 def test_the_vendor_and_its_regions_need_a_key(pool: ChildPool, options: dict[str, Any]) -> None:
     with pytest.raises(EngineMisconfigured) as caught:
         DeepgramEngine(pool=pool, **options)
-    assert "api_key" in caught.value.detail
+    assert "DEEPGRAM_API_KEY" in caught.value.detail

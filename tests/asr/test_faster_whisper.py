@@ -24,9 +24,10 @@ from asr import whisper_model
 from asr.child_pool import ANSWER_MAX_BYTES, ChildPool
 from asr.engines import faster_whisper
 from asr.engines.faster_whisper import MAX_SECONDS, FasterWhisperEngine
-from asr.errors import ChildBusy, ChildTimeout, EngineMisconfigured
+from asr.errors import ChildBusy, ChildTimeout, EngineMisconfigured, EngineUnavailable
 from asr.types import AudioRequest, Recognition, Segment, Word
 from asr.whisper_child import PROMPT_TOKENS, _hotwords, _probability
+from tests.asr.cases import refused
 from tests.asr.sounds import MANIFEST, RATE, encode, noise, request, sample, samples_of, silence
 from tests.asr.test_child_pool import eventually, is_gone
 from tests.asr.tiny_whisper import TinyWhisper, shared_model
@@ -224,9 +225,32 @@ def test_a_vocabulary_longer_than_the_prompt_silences_nothing(engine: FasterWhis
 
 def test_a_vocabulary_that_the_prompt_cannot_take_is_refused(engine: FasterWhisperEngine) -> None:
     fits = ("x" * 98,) * 4  # 200 tokens are 400 bytes, two of them between each
-    assert engine.refusal(language=None, vocabulary=fits, diarize=False) is None
-    assert engine.refusal(language=None, vocabulary=(*fits, "y"), diarize=False) == "vocabulary"
-    assert engine.refusal(language="yue", vocabulary=(*fits, "y"), diarize=False) == "language"
+    assert refused(engine, vocabulary=fits) is None
+    assert refused(engine, vocabulary=(*fits, "y")) == "vocabulary"
+    assert refused(engine, language="yue", vocabulary=(*fits, "y")) == "language"
+
+
+def test_a_vocabulary_in_any_script_is_taken_whole_or_refused(
+    engine: FasterWhisperEngine,
+) -> None:
+    model: Any = SimpleNamespace(hf_tokenizer=_ByteTokenizer())
+    for letter in ("ш", "語", "አ", "𐍈"):
+        size = len(letter.encode())
+        most = (letter * ((PROMPT_TOKENS - 1) // size),)
+        assert refused(engine, vocabulary=most) is None
+        assert _hotwords(model, most) == most[0]
+        assert refused(engine, vocabulary=(most[0] + letter,)) == "vocabulary"
+
+
+class _ByteTokenizer:
+    """The worst that a tokenizer does in a script that it hardly knows: a token for each byte.
+
+    A space before a word goes with it, as Whisper's tokenizer has it.
+    """
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> SimpleNamespace:
+        assert not add_special_tokens
+        return SimpleNamespace(ids=list(text.lstrip().encode()))
 
 
 def test_the_prompt_takes_whole_words_and_no_control_tokens() -> None:
@@ -258,8 +282,8 @@ def test_an_english_only_model_speaks_english_alone(tmp_path: Path, pool: ChildP
 def test_a_language_that_the_tokenizer_lacks_is_refused_and_not_left_out(
     engine: FasterWhisperEngine,
 ) -> None:
-    assert engine.refusal(language="yue", vocabulary=(), diarize=False) == "language"
-    assert engine.refusal(language="de", vocabulary=("a",), diarize=False) is None
+    assert refused(engine, language="yue") == "language"
+    assert refused(engine, language="de", vocabulary=("a",)) is None
     with pytest.raises(EngineMisconfigured, match="does not know the language 'yue'"):
         engine.transcribe(ask(speech(3.0), language="yue"))
 
@@ -413,6 +437,26 @@ def test_without_the_extra_it_says_how_to_install_it(
     )
     with pytest.raises(EngineMisconfigured, match="not installed: `make whisper`"):
         FasterWhisperEngine(pool=pool)
+
+
+def test_without_a_model_it_says_which_variable_names_one(pool: ChildPool) -> None:
+    with pytest.raises(EngineMisconfigured, match="needs WHISPER_MODEL"):
+        FasterWhisperEngine(pool=pool)
+
+
+def test_verifying_leaves_no_model_in_memory(build: Build) -> None:
+    engine = build(idle_seconds=303.0)
+    engine.verify(limit=60)
+    assert engine._models._idle == [None]
+    assert engine.transcribe(ask(speech(2.0))).text == SAID
+
+
+def test_verifying_a_model_that_is_not_loaded_in_time_says_to_ask_again(build: Build) -> None:
+    engine = build(idle_seconds=304.0)
+    with pytest.raises(EngineUnavailable, match="still being loaded: ask again") as caught:
+        engine.verify(limit=0.05)
+    assert caught.value.code == "engine_timeout"
+    engine.verify(limit=100)
 
 
 def test_a_probability_that_is_none_is_left_out() -> None:

@@ -13,6 +13,7 @@ from asr.child_pool import ChildPool
 from asr.engines.openai import OpenAIEngine
 from asr.errors import AsrError, EngineMisconfigured, EngineUnavailable
 from asr.types import Capabilities, Recognition, Usage
+from tests.asr.cases import refused
 from tests.asr.published import KEY, openai_api
 from tests.asr.sounds import encode, request, sample, samples_of
 from tests.asr.vendor import Vendor, serving
@@ -234,6 +235,7 @@ def test_what_it_can_do_depends_on_the_model(
         detects_language=detects,
         max_seconds=seconds,
         max_bytes=25_000_000,
+        max_vocabulary_tokens=224 if words else None,
         price_per_minute=price,
     )
 
@@ -243,23 +245,33 @@ def test_what_another_server_costs_is_not_known(vendor: Vendor, pool: ChildPool)
 
 
 @pytest.mark.parametrize(
-    ("model", "vocabulary", "refused"),
+    ("model", "vocabulary", "reason"),
     [
         ("whisper-1", ("x" * 98,) * 4 + ("y" * 46,), None),  # 448 bytes with two between terms
-        ("whisper-1", ("x" * 98,) * 4 + ("y" * 47,), "vocabulary"),
-        ("own", ("ш" * 49,) * 5, "vocabulary"),  # two bytes a letter
+        ("whisper-1", ("x" * 98,) * 4 + ("y" * 47,), "takes 224 tokens, and these are about 225"),
+        (
+            "own",
+            ("ш" * 111, "x"),
+            "takes 224 tokens, and these are about 225",
+        ),  # two bytes a letter
+        ("own", ("ш" * 111,), None),  # two bytes a letter, and as many tokens
+        ("own", ("አማርኛ" * 18, "ab" * 3), None),  # three bytes a letter, and as many tokens
+        ("own", ("አማርኛ" * 18, "ab" * 3, "x" * 5), "takes 224 tokens, and these are about 225"),
         ("gpt-transcribe", ("x" * 98,) * 100, None),
-        ("gpt-transcribe", ("a<b",), "vocabulary"),
-        ("gpt-transcribe", ("two\nlines",), "vocabulary"),
+        ("gpt-transcribe", ("a<b",), "takes neither < nor > nor line breaks"),
+        ("gpt-transcribe", ("two\nlines",), "takes neither < nor > nor line breaks"),
         ("gpt-4o-transcribe", ("x" * 98,) * 100, None),
-        ("gpt-4o-transcribe-diarize", ("x",), "vocabulary"),
+        ("gpt-4o-transcribe-diarize", ("x",), "takes none"),
     ],
 )
 def test_a_vocabulary_that_would_not_be_read_whole_is_refused(
-    pool: ChildPool, model: str, vocabulary: tuple[str, ...], refused: str | None
+    pool: ChildPool, model: str, vocabulary: tuple[str, ...], reason: str | None
 ) -> None:
     engine = OpenAIEngine(pool=pool, api_key="k", model=model)
-    assert engine.refusal(language=None, vocabulary=vocabulary, diarize=False) == refused
+    refusal = engine.refusal(language=None, vocabulary=vocabulary, diarize=False)
+    assert (refusal is None) == (reason is None)
+    if refusal is not None and reason is not None:
+        assert refusal.reason.startswith(f"its model {model} {reason}")
 
 
 # --- verifying ---
@@ -350,6 +362,6 @@ def test_what_is_not_configured_says_so(
 
 def test_an_own_server_needs_no_key(vendor: Vendor, pool: ChildPool) -> None:
     engine = registry.build("openai", pool=pool, options={"base_url": vendor.url})
-    assert engine.refusal(language="de-AT", vocabulary=("x",), diarize=False) is None
-    assert engine.refusal(language="german", vocabulary=(), diarize=False) == "language"
-    assert engine.refusal(language=None, vocabulary=(), diarize=True) == "diarize"
+    assert refused(engine, language="de-AT", vocabulary=("x",)) is None
+    assert refused(engine, language="german") == "language"
+    assert refused(engine, diarize=True) == "diarize"

@@ -13,6 +13,7 @@ from asr.child_pool import ChildPool
 from asr.errors import AudioRejected, ChildTimeout
 from asr.service import TranscriptionService
 from asr.types import Recognition
+from tests.asr import cases
 from tests.asr.sounds import MANIFEST, encode, noise, request, sample, samples_of, silence, tone
 
 # Measured: 0 of 88 words wrong. The margin is for another version of a library.
@@ -142,5 +143,11 @@ def test_what_it_cannot_honour_is_named(
     diarize: bool,
     refused: str | None,
 ) -> None:
-    refusal = engine.refusal(language=language, vocabulary=vocabulary, diarize=diarize)
-    assert refusal == refused
+    asked = {"language": language, "vocabulary": vocabulary, "diarize": diarize}
+    assert cases.refused(engine, **asked) == refused
+
+
+def test_a_refusal_says_which_languages_there_are(engine: TranscriptionService) -> None:
+    refusal = engine.refusal(language="de", vocabulary=(), diarize=False)
+    assert refusal is not None
+    assert refusal.reason == "its model en-us knows en"

@@ -104,7 +104,26 @@ def test_an_account_without_money_is_refused_and_not_waited_for(
     vendor: Vendor, engine: TranscriptionService
 ) -> None:
     vendor.says(429, {"error": {"code": "insufficient_quota"}}, Retry_After="1")
-    assert isinstance(failure(engine), EngineMisconfigured)
+    for call in (lambda: engine.verify(DEADLINE), lambda: transcribe(engine)):
+        with pytest.raises(EngineMisconfigured):
+            call()
+
+
+def test_a_server_that_is_busy_has_taken_the_key(
+    vendor: Vendor, engine: TranscriptionService
+) -> None:
+    vendor.says(429, {"error": {"message": "slow down"}}, Retry_After="7")
+    engine.verify(DEADLINE)
+    assert len(vendor.received) == 1
+
+
+@pytest.mark.parametrize("status", [408, 500, 503])
+def test_a_server_that_fails_is_not_verified(
+    vendor: Vendor, engine: TranscriptionService, status: int
+) -> None:
+    vendor.says(status, {})
+    with pytest.raises(EngineUnavailable):
+        engine.verify(DEADLINE)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +290,7 @@ def test_a_key_that_the_vendor_repeats_is_not_shown(
     body = f"<p>{KEY} at {vendor.url}</p>".encode()
     vendor.answer = lambda handler: handler.json(status, body, {"X-Echo": KEY})
     messages = message_of(lambda: transcribe(engine), AsrError)
-    if status != 200:
+    if status not in {200, 429}:
         messages += message_of(lambda: engine.verify(DEADLINE), AsrError)
     assert KEY not in messages
     assert "127.0.0.1" not in messages
@@ -290,11 +309,11 @@ def test_what_cannot_be_a_key_is_an_error_and_not_shown(
 def test_without_a_key_the_vendor_itself_is_not_configured(case: Case, pool: ChildPool) -> None:
     with pytest.raises(EngineMisconfigured) as caught:
         registry.build(case.engine, pool=pool, options=case.options)
-    assert "api_key" in caught.value.detail
+    assert f"{case.engine.upper()}_API_KEY" in caught.value.detail
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://"])
 def test_an_address_that_is_none_is_not_configured(case: Case, pool: ChildPool, url: str) -> None:
     options = {**case.options, "api_key": KEY, "base_url": url}
-    with pytest.raises(EngineMisconfigured):
+    with pytest.raises(EngineMisconfigured, match=f"^{case.engine.upper()}_BASE_URL is no http"):
         registry.build(case.engine, pool=pool, options=options)

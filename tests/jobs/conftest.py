@@ -41,5 +41,4 @@ def heartbeat_ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def children_end() -> Iterator[None]:
     """Decoding and PocketSphinx run in children, which end with the run."""
     yield
-    if engines.child_pool.cache_info().currsize:
-        engines.child_pool().close()
+    engines.close()

@@ -184,6 +184,9 @@ def test_an_engine_that_is_not_configured_is_refused_by_name(
     monkeypatch.undo()
     assert refusals(asked("alice/a.wav", engine="openai")) == [("unsupported_option", "engine")]
     assert refusals(asked("alice/a.wav", engine="nobody")) == [("unsupported_option", "engine")]
+    # Its model was asked for by nobody, so that no worker has it.
+    whisper = asked("alice/a.wav", engine="faster-whisper")
+    assert refusals(whisper) == [("unsupported_option", "engine")]
 
 
 def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(
@@ -192,6 +195,16 @@ def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(
     monkeypatch.undo()
     for option in ({"language": "de"}, {"vocabulary": ("x",)}, {"diarize": True}):
         assert refusals(asked("alice/a.wav", **option)) == [("unsupported_option", *option)]
+
+
+def test_a_refused_option_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(SubmissionRefused) as caught:
+        submit(asked("alice/a.wav", language="de"), caller="alice")
+    (refusal,) = caught.value.refusals
+    assert refusal.detail == (
+        "The engine 'pocketsphinx' cannot honour language: its model en-us knows en."
+    )
 
 
 # --- uploads ---

@@ -78,17 +78,20 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"WHISPER_BATCH_SIZE": "0"}, "WHISPER_BATCH_SIZE is '0'"),
         ({"WHISPER_IDLE_SECONDS": "0"}, "WHISPER_IDLE_SECONDS is '0'"),
         ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE names 'parrot', not one of "),
-        ({"ASR_ENGINE": "openai"}, "ASR_ENGINE names openai: the engine openai needs api_key"),
+        (
+            {"ASR_ENGINE": "openai"},
+            "ASR_ENGINE names openai: the engine openai needs OPENAI_API_KEY",
+        ),
         (
             {"ASR_ENGINE": "deepgram"},
-            "ASR_ENGINE names deepgram: the engine deepgram needs api_key",
+            "ASR_ENGINE names deepgram: the engine deepgram needs DEEPGRAM_API_KEY",
         ),
         ({"ASR_FALLBACK": "parrot"}, "ASR_FALLBACK names 'parrot', not one of "),
         ({"ASR_FALLBACK": "pocketsphinx,openai"}, "ASR_FALLBACK names openai: the engine openai"),
         ({"ASR_FALLBACK": "deepgram"}, "ASR_FALLBACK names deepgram: the engine deepgram needs"),
         (
             {"ASR_ENGINE": "deepgram", "DEEPGRAM_BASE_URL": "https://api.eu.deepgram.com"},
-            "ASR_ENGINE names deepgram: the engine deepgram needs api_key",
+            "ASR_ENGINE names deepgram: the engine deepgram needs DEEPGRAM_API_KEY",
         ),
         ({"DEEPGRAM_BASE_URL": "localhost"}, "DEEPGRAM_BASE_URL must begin with one of http"),
         (
@@ -149,7 +152,7 @@ class AddedEngine:
 
     def __init__(self, *, pool: ChildPool, address: str = "", secret: str | None = None) -> None:
         if not address:
-            raise EngineMisconfigured("the engine an-added needs an address")
+            raise EngineMisconfigured("the engine an-added needs AN_ADDED_ADDRESS")
 
 
 def test_an_added_engine_is_given_the_variables_that_its_constructor_names(
@@ -169,7 +172,7 @@ def test_an_added_engine_is_given_the_variables_that_its_constructor_names(
     with pytest.raises(InvalidEnvironmentError) as caught:
         load({"ASR_ENGINE": "an-added"}, dotenv)
     assert str(caught.value) == (
-        "ASR_ENGINE names an-added: the engine an-added needs an address (AN_ADDED_…)"
+        "ASR_ENGINE names an-added: the engine an-added needs AN_ADDED_ADDRESS"
     )
 
 
@@ -178,6 +181,23 @@ def test_a_whisper_model_is_a_name_or_a_folder_seen_from_the_checkout(dotenv):
     assert load({"WHISPER_MODEL": "samples"}, dotenv).whisper_model == "samples"
     assert load({"WHISPER_MODEL": "./samples"}, dotenv).whisper_model == str(BASE_DIR / "samples")
     assert load({"WHISPER_MODEL": "org/model"}, dotenv).whisper_model == "org/model"
+
+
+@pytest.mark.parametrize(
+    ("given", "model"),
+    [
+        ({}, None),
+        ({"WHISPER_DEVICE": "cpu"}, None),
+        ({"WHISPER_MODEL": "small"}, "small"),
+        ({"ASR_ENGINE": "faster-whisper"}, "small"),
+        ({"ASR_FALLBACK": "pocketsphinx,faster-whisper"}, "small"),
+        ({"ASR_ENGINE": "faster-whisper", "WHISPER_MODEL": "tiny"}, "tiny"),
+    ],
+)
+def test_a_whisper_model_is_had_only_where_somebody_wants_it(dotenv, given, model):
+    options = load(given, dotenv).engine_options("faster-whisper")
+    assert options.get("model") == model
+    assert options["idle_seconds"] == 300
 
 
 def test_no_more_chunks_are_taken_at_once_than_models_are_held(dotenv):

@@ -30,10 +30,10 @@ def openai_at(settings: Any) -> Any:
     def use(url: str, key: str = "sk-secret") -> None:
         options = {"base_url": url, "model": "whisper-1", "api_key": key}
         settings.ENGINE_OPTIONS = {**settings.ENGINE_OPTIONS, "openai": options}
-        engines.get.cache_clear()
+        engines.close()
 
     yield use
-    engines.get.cache_clear()
+    engines.close()
 
 
 def by_name(client: APIClient) -> dict[str, Any]:
@@ -57,7 +57,19 @@ def test_every_engine_is_listed_with_what_it_can_do(alice: APIClient) -> None:
 def test_an_engine_without_its_key_says_what_it_needs(alice: APIClient) -> None:
     vendor = by_name(alice)["openai"]
     assert (vendor["configured"], vendor["model"], vendor["capabilities"]) == (False, None, None)
-    assert "key" in vendor["detail"]
+    assert vendor["detail"].startswith("the engine openai needs OPENAI_API_KEY")
+
+
+def test_a_whisper_that_nobody_has_chosen_a_model_for_says_what_it_needs(alice: APIClient) -> None:
+    whisper = by_name(alice)["faster-whisper"]
+    assert (whisper["configured"], whisper["capabilities"]) == (False, None)
+    assert whisper["detail"] == "the engine faster-whisper needs WHISPER_MODEL"
+
+
+def test_the_most_that_is_read_of_a_vocabulary_is_shown(alice: APIClient, openai_at: Any) -> None:
+    openai_at("http://127.0.0.1:9/v1")
+    able = by_name(alice)["openai"]["capabilities"]
+    assert (able["maxVocabularyTerms"], able["maxVocabularyTokens"]) == (None, 224)
 
 
 def test_the_breaker_of_an_engine_that_is_down_is_shown(alice: APIClient, openai_at: Any) -> None:
@@ -92,7 +104,7 @@ def test_an_unknown_engine_is_not_found(staff: APIClient, name: str) -> None:
 def test_an_engine_that_is_not_configured_is_refused(staff: APIClient) -> None:
     answer = staff.post("/engines/openai/verify").json()
     assert answer["result"] == "refused"
-    assert "key" in answer["detail"]
+    assert "OPENAI_API_KEY" in answer["detail"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +124,14 @@ def test_what_an_engine_says_is_told(
     monkeypatch.setattr(engines.get("pocketsphinx"), "verify", fail)
     answer = staff.post("/engines/pocketsphinx/verify").json()
     assert (answer["result"], answer["detail"]) == (result, error.args[-1])
+
+
+def test_an_engine_that_is_busy_is_valid(staff: APIClient, openai_at: Any) -> None:
+    with serving() as vendor:
+        openai_at(vendor.url)
+        vendor.says(429, {"error": {"message": "slow down"}}, Retry_After="7")
+        answer = staff.post("/engines/openai/verify").json()
+    assert answer == {"name": "openai", "result": "valid", "detail": None}
 
 
 def test_a_vendor_that_echoes_the_key_does_not_make_us_show_it(
