@@ -50,7 +50,7 @@ class OpenAIEngine(TranscriptionService):
             )
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._remote = Remote(self.name, base_url, headers)
-        self._at_vendor = base_url.rstrip("/") == VENDOR_URL
+        self._at_vendor = is_at(base_url, "openai.com")  # in whatever region
         self._pool = pool
         self.model = model
         self.variant = base_url.rstrip("/")
@@ -67,7 +67,7 @@ class OpenAIEngine(TranscriptionService):
             max_seconds=next((s for m, s in _MAX_SECONDS.items() if model.startswith(m)), None),
             max_bytes=25_000_000,  # "Files can be up to 25 MB"
             max_vocabulary_tokens=_WHISPER_PROMPT_TOKENS if self._is_whisper else None,
-            price_per_minute=_PRICES.get(model) if self._at_vendor else None,
+            price_per_minute=_PRICES.get(model) if self.variant == VENDOR_URL else None,
         )
 
     def transcribe(self, request: AudioRequest) -> Recognition:

@@ -290,7 +290,7 @@ def test_verifying_asks_about_the_model(vendor: Vendor, pool: ChildPool) -> None
 def test_a_model_that_the_vendor_does_not_know_is_refused(
     vendor: Vendor, pool: ChildPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asr.engines.openai.VENDOR_URL", vendor.url)
+    monkeypatch.setattr("asr.engines.openai.is_at", lambda url, domain: domain == "openai.com")
     vendor.answer = openai_api
     at(vendor, pool, "whisper-1").verify(60.0)
     with pytest.raises(EngineMisconfigured):
