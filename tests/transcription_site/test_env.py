@@ -264,4 +264,7 @@ def test_the_example_file_shows_every_variable_with_its_default():
     expected = {name: value for name, value in shown.items() if value}
     defaults = {name: str(Environment.model_fields[name.lower()].default) for name in expected}
     assert expected == defaults
-    assert load(expected, Path("/nowhere")) == Environment.model_validate({})
+    copied, bare = load(expected, Path("/nowhere")), Environment.model_validate({})
+    assert copied == bare
+    for engine in ENGINES:  # one that was named would be fetched by the workers
+        assert copied.engine_options(engine) == bare.engine_options(engine)
