@@ -22,9 +22,8 @@ _CLINGS_TO_WHAT_FOLLOWS: Final = frozenset({"Ps", "Pi"})
 _CLOSING: Final = r"[\"'”’»›)\]」』）】]*$"
 _SENTENCE_END = re.compile(r"[.!?…。．！？؟۔।॥]" + _CLOSING)
 _CLAUSE_END = re.compile(r"[,;:–—،؛、，；：]" + _CLOSING)
-_BARE_SPEAKER = re.compile(
-    r"(\d+-)?(\d+|[A-Za-z])"
-)  # how vendors count; "3-A" is the third chunk's
+# How vendors count; "3-A" is the third chunk's.
+_BARE_SPEAKER = re.compile(r"(\d+-)?(\d+|[A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
