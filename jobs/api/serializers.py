@@ -71,6 +71,7 @@ class SubmissionSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         max_length=35,
+        error_messages={"invalid": "A language is given by its tag, such as en or pt-BR."},
         help_text="A language tag such as `en`; the engine's own choice if left out.",
     )
     vocabulary = serializers.ListField(

@@ -162,6 +162,13 @@ def test_each_row_of_the_table_in_json(
 
 
 @pytest.mark.usefixtures("audio")
+def test_a_language_by_its_name_is_refused_with_what_is_wanted(alice: APIClient) -> None:
+    response = post(alice, {"audioChunkPaths": [PATH], "language": "english"})
+    assert wrong(response, 400) == [("invalid", "language")]
+    assert "en or pt-BR" in response.json()["errors"][0]["detail"]
+
+
+@pytest.mark.usefixtures("audio")
 @pytest.mark.parametrize(
     ("body", "status", "errors"),
     [r[1:] for r in ROWS if r[0] != "no path"],
