@@ -185,16 +185,6 @@ def test_speakers_who_interrupt_each_other_take_turns():
     assert [cue.speaker for cue in found] == ["Speaker A", "Speaker B"]
 
 
-TEXTS = st.one_of(
-    st.sampled_from(TRICKY),
-    st.lists(
-        st.sampled_from(["a", "word,", "of", "some.", "lengths", "and", "then:", "more?"]),
-        max_size=60,
-    ).map(" ".join),
-    st.text(max_size=60),
-)
-
-
 def test_a_very_long_run_of_marks_stays_with_its_letter_and_takes_little_time():
     marks = "\u0301" * 100_000
     started = time.monotonic()
@@ -203,6 +193,14 @@ def test_a_very_long_run_of_marks_stays_with_its_letter_and_takes_little_time():
     assert cue.lines == ("a" * 42, "a" + marks + "b" * 10)
 
 
+TEXTS = st.one_of(
+    st.sampled_from(TRICKY),
+    st.lists(
+        st.sampled_from(["a", "word,", "of", "some.", "lengths", "and", "then:", "more?"]),
+        max_size=60,
+    ).map(" ".join),
+    st.text(max_size=60),
+)
 TIMES = st.floats(0.0, 30.0)
 
 
