@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import ceil
+from string import ascii_lowercase
 from typing import ClassVar
 
 from asr.types import AudioRequest, Capabilities, Recognition
 
 _ISO_639 = re.compile(r"[a-z]{2,3}")  # 639-1, and 639-3 for the few that have no short code (yue)
+_IN_PAIRS = frozenset(f"{ascii_lowercase} ")  # two of these are about one token
 
 
 def primary_language(tag: str) -> str:
@@ -19,17 +21,17 @@ def primary_language(tag: str) -> str:
     return re.split("[-_]", tag, maxsplit=1)[0].lower()
 
 
-def tokens_of(vocabulary: Iterable[str]) -> int:
+def token_count(vocabulary: Iterable[str]) -> int:
     """About how many tokens a model takes for terms with a comma and a space between them.
 
     Only a model's own tokenizer can tell. Names in Latin letters take about one for two of them;
-    in a script that is rare in its training each byte may be one.
+    in codes of capitals and digits, and in scripts that are rare in its training, each byte may be
+    one.
     """
     halves = 0
     for term in vocabulary:
-        size = len(term.encode())
-        beyond_ascii = size - sum(map(str.isascii, term))
-        halves += size + beyond_ascii + len(", ")
+        in_pairs = sum(char in _IN_PAIRS for char in term)
+        halves += 2 * len(term.encode()) - in_pairs + len(", ")
     return ceil(halves / 2)
 
 
@@ -104,11 +106,11 @@ class TranscriptionService(ABC):
         most = able.max_vocabulary_terms
         if most is not None and len(vocabulary) > most:
             return f"{model} takes {most} terms, and these are {len(vocabulary)}"
-        most, count = able.max_vocabulary_tokens, tokens_of(vocabulary)
+        most, count = able.max_vocabulary_tokens, token_count(vocabulary)
         if most is not None and count > most:
             return (
-                f"{model} takes {most} tokens, and these are about {count}: one for each two ASCII"
-                " characters, one for each byte of others, one between terms"
+                f"{model} takes {most} tokens, and these are about {count}: one for each two small"
+                " ASCII letters or spaces, one for each byte of the rest, one between terms"
             )
         return None
 

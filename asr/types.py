@@ -130,7 +130,7 @@ class Capabilities:
 
     `languages` None: any language with an ISO 639-1 code. `max_seconds` and `max_bytes` are the
     most that it takes in one file, `max_vocabulary_terms` and `max_vocabulary_tokens` (as
-    `asr.service.tokens_of` counts them) the most that it reads of a vocabulary; None: no limit is
+    `asr.service.token_count` counts them) the most that it reads of a vocabulary; None: no limit is
     known. `price_per_minute` is the vendor's list price in US dollars for a minute of sound; 0
     where nobody is paid, None where it is not known.
     """

@@ -34,7 +34,8 @@ class CapabilitiesSerializer(serializers.Serializer[Any]):
     maxVocabularyTokens = serializers.IntegerField(  # noqa: N815
         source="max_vocabulary_tokens",
         allow_null=True,
-        help_text="One for each two ASCII characters, for each byte of others, between two terms.",
+        help_text="One for each two small ASCII letters or spaces, for each byte of the rest,"
+        " between two terms.",
     )
     diarize = serializers.BooleanField(source="diarization")
     runsLocally = serializers.BooleanField(source="runs_locally")  # noqa: N815

@@ -234,16 +234,20 @@ def test_a_vocabulary_in_any_script_is_taken_whole_or_refused(
     engine: FasterWhisperEngine,
 ) -> None:
     model: Any = SimpleNamespace(hf_tokenizer=_ByteTokenizer())
-    for letter in ("ш", "語", "አ", "𐍈"):
+    for letter in ("7", "Q", "-", "ш", "語", "አ", "𐍈"):
         size = len(letter.encode())
         most = (letter * ((PROMPT_TOKENS - 1) // size),)
         assert refused(engine, vocabulary=most) is None
         assert _hotwords(model, most) == most[0]
         assert refused(engine, vocabulary=(most[0] + letter,)) == "vocabulary"
+    codes = ("QX7Z-9K2B",) * (PROMPT_TOKENS // len("QX7Z-9K2B,"))
+    assert refused(engine, vocabulary=codes) is None
+    assert _hotwords(model, codes) == ", ".join(codes)
+    assert refused(engine, vocabulary=(*codes, codes[0])) == "vocabulary"
 
 
 class _ByteTokenizer:
-    """The worst that a tokenizer does in a script that it hardly knows: a token for each byte.
+    """The worst that a tokenizer does in codes and scripts that it hardly knows: a token a byte.
 
     A space before a word goes with it, as Whisper's tokenizer has it.
     """

@@ -254,6 +254,8 @@ def test_what_another_server_costs_is_not_known(vendor: Vendor, pool: ChildPool)
             ("ш" * 111, "x"),
             "takes 224 tokens, and these are about 225",
         ),  # two bytes a letter
+        ("whisper-1", ("QX7Z-9K2B",) * 22, None),  # capitals and digits: a token each
+        ("whisper-1", ("QX7Z-9K2B",) * 40, "takes 224 tokens, and these are about 400"),
         ("own", ("ш" * 111,), None),  # two bytes a letter, and as many tokens
         ("own", ("አማርኛ" * 18, "ab" * 3), None),  # three bytes a letter, and as many tokens
         ("own", ("አማርኛ" * 18, "ab" * 3, "x" * 5), "takes 224 tokens, and these are about 225"),
