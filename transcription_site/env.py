@@ -191,7 +191,11 @@ class Environment(BaseModel):
             ("ASR_FALLBACK", self.fallback_engines),
         ):
             for name in names:
-                self._check_engine(variable, name)
+                if name not in ENGINES:
+                    raise ValueError(f"{variable} names {name!r}, not one of {', '.join(ENGINES)}")
+                self._check_engine(f"{variable} names {name}", name)
+        if self._names_whisper_model:
+            self._check_engine(f"WHISPER_MODEL is {self.whisper_model!r}", "faster-whisper")
         shortest_lease = self.engine_deadline_seconds + WRITE_SECONDS
         if self.lease_seconds and self.lease_seconds < shortest_lease:
             raise ValueError(
@@ -207,14 +211,16 @@ class Environment(BaseModel):
                 raise ValueError(f"{name} must begin with one of {', '.join(sorted(schemes))}")
         return self
 
-    def _check_engine(self, variable: str, name: str) -> None:
-        """An engine that is relied on must be known and have all that it needs."""
-        if name not in ENGINES:
-            raise ValueError(f"{variable} names {name!r}, not one of {', '.join(ENGINES)}")
+    @property
+    def _names_whisper_model(self) -> bool:
+        return "whisper_model" in self.model_fields_set
+
+    def _check_engine(self, wish: str, name: str) -> None:
+        """An engine that is meant to be used must have all that it needs."""
         try:
             registry.build(name, pool=ChildPool(1), options=self.engine_options(name))
         except EngineMisconfigured as error:
-            raise ValueError(f"{variable} names {name}: {error.detail}") from None
+            raise ValueError(f"{wish}: {error.detail}") from None
 
     @property
     def fallback_engines(self) -> tuple[str, ...]:
@@ -233,8 +239,7 @@ class Environment(BaseModel):
             if variable.startswith(prefix) and value not in {"", None}
         }
         if name == "faster-whisper" and not (
-            "whisper_model" in self.model_fields_set
-            or name in {self.asr_engine, *self.fallback_engines}
+            self._names_whisper_model or name in {self.asr_engine, *self.fallback_engines}
         ):
             del options["model"]
         return options

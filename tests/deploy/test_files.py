@@ -54,6 +54,11 @@ def test_every_variable_reaches_the_containers_unless_they_fix_it_themselves():
     assert {field.upper() for field in Environment.model_fields} - given == fixed
 
 
+@pytest.mark.parametrize("program", [*PROGRAMS, "migrate"])
+def test_a_model_s_folder_is_there_for_every_process_that_looks_for_it_at_its_start(program):
+    assert "models:/models" in COMPOSE[program]["volumes"]
+
+
 def test_the_secrets_are_files_that_only_the_folder_s_owner_reaches(tmp_path):
     (tmp_path / "deploy").mkdir()
     shutil.copy(BASE_DIR / "deploy" / "make-secrets", tmp_path / "deploy")

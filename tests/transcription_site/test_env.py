@@ -11,6 +11,7 @@ from redis.connection import parse_url
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
+from tests.asr.tiny_whisper import shared_model
 from transcription_site.env import BASE_DIR, Environment, InvalidEnvironmentError, load
 
 
@@ -77,6 +78,14 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"WHISPER_COMPUTE_TYPE": "int4"}, "WHISPER_COMPUTE_TYPE is 'int4'"),
         ({"WHISPER_BATCH_SIZE": "0"}, "WHISPER_BATCH_SIZE is '0'"),
         ({"WHISPER_IDLE_SECONDS": "0"}, "WHISPER_IDLE_SECONDS is '0'"),
+        (
+            {"WHISPER_MODEL": "/nowhere/at/all"},
+            "WHISPER_MODEL is '/nowhere/at/all': WHISPER_MODEL is neither a folder nor the name of",
+        ),
+        (
+            {"WHISPER_MODEL": "./samples"},
+            f"WHISPER_MODEL is '{BASE_DIR}/samples': the folder of the Whisper model lacks model",
+        ),
         ({"ASR_ENGINE": "parrot"}, "ASR_ENGINE names 'parrot', not one of "),
         (
             {"ASR_ENGINE": "openai"},
@@ -176,11 +185,25 @@ def test_an_added_engine_is_given_the_variables_that_its_constructor_names(
     )
 
 
-def test_a_whisper_model_is_a_name_or_a_folder_seen_from_the_checkout(dotenv):
+def test_a_whisper_model_is_a_name_or_a_folder_seen_from_the_checkout(
+    dotenv, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("transcription_site.env.BASE_DIR", tmp_path)
+    (tmp_path / "mine").symlink_to(shared_model())
     assert load({"WHISPER_MODEL": "large-v3"}, dotenv).whisper_model == "large-v3"
-    assert load({"WHISPER_MODEL": "samples"}, dotenv).whisper_model == "samples"
-    assert load({"WHISPER_MODEL": "./samples"}, dotenv).whisper_model == str(BASE_DIR / "samples")
+    assert load({"WHISPER_MODEL": "mine"}, dotenv).whisper_model == "mine"
+    assert load({"WHISPER_MODEL": "./mine"}, dotenv).whisper_model == str(tmp_path / "mine")
     assert load({"WHISPER_MODEL": "org/model"}, dotenv).whisper_model == "org/model"
+
+
+def test_a_whisper_model_beside_another_default_engine_needs_the_extra(dotenv, monkeypatch):
+    monkeypatch.setattr("asr.engines.faster_whisper.find_spec", lambda name: None)
+    load({"WHISPER_DEVICE": "cpu"}, dotenv)
+    with pytest.raises(InvalidEnvironmentError) as caught:
+        load({"WHISPER_MODEL": "small"}, dotenv)
+    assert str(caught.value) == (
+        "WHISPER_MODEL is 'small': the engine faster-whisper is not installed: `make whisper`"
+    )
 
 
 @pytest.mark.parametrize(
