@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,6 +19,7 @@ REMOTE_QUEUE = "chunks"
 CONTROL_QUEUE = "control"
 QUEUES: Final = (REMOTE_QUEUE, LOCAL_QUEUE, CONTROL_QUEUE)
 
+logger = logging.getLogger(__name__)
 
 # What this process has made. Each is made once, whoever asks first: a second one would hold
 # children, and perhaps a model, of its own.
@@ -104,8 +106,27 @@ def verify(name: str, *, limit: float) -> Verdict:
 def prepare() -> None:
     """Have every engine that a job may ask for fetch what its first call would wait for.
 
+    One that jobs must name themselves must not take the others down: that it cannot work is logged.
+
     Raises:
-        EngineMisconfigured: one cannot be had; the message is for the terminal.
+        EngineMisconfigured: ASR_ENGINE or one of ASR_FALLBACK cannot be had; the message is for
+            the terminal.
     """
-    for name in dict.fromkeys((settings.ASR_ENGINE, *settings.ASR_FALLBACK, *configured())):
+    relied_on = dict.fromkeys((settings.ASR_ENGINE, *settings.ASR_FALLBACK))
+    for name in relied_on:
         get(name).prepare()
+    for name in configured():
+        if name not in relied_on:
+            _try_to_prepare(name)
+
+
+def _try_to_prepare(name: str) -> None:
+    try:
+        get(name).prepare()
+    except EngineMisconfigured as error:
+        logger.warning(
+            "The engine %s does not work: %s. Its chunks fail until this is mended and the local "
+            "worker is started anew; without its variables no job may name it.",
+            name,
+            error.detail,
+        )
