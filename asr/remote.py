@@ -55,21 +55,23 @@ class Remote:
         with reading_answer():
             return json.loads(response.content)
 
-    def verify(self, path: str, *, limit: float, may_lack: bool) -> None:
+    def verify(self, path: str, *, limit: float, may_lack: bool) -> str | None:
         """See `TranscriptionService.verify`: GET an address that costs nothing.
 
         `may_lack`: a server of one's own need not have it. It answered, and refused no key: the
-        rest shows with the first file. So with one that is busy: limits are counted by account,
-        so that it knows the key.
+        rest shows with the first file. So with one that is busy, which the remark says: limits
+        are counted by account, so that it knows the key.
         """
         response = self._send("GET", path, limit=limit)
         if may_lack and response.status_code == 404:
-            return
+            return None
         try:
             _raise_for_status(response)
         except EngineUnavailable as error:
             if error.retry_after is None:
                 raise
+            return "the engine is busy (429, a rate limit); it did not refuse the key"
+        return None
 
     def close(self) -> None:
         """Give back the connections."""

@@ -64,8 +64,10 @@ class TranscriptionService(ABC):
         """Recognise one file; may be called by many threads at once. Raises AsrError only."""
 
     @abstractmethod
-    def verify(self, limit: float) -> None:
+    def verify(self, limit: float) -> str | None:
         """Find out within `limit` seconds whether the engine would work, as cheaply as it goes.
+
+        Returns a remark for the caller where that is not quite certain: it is busy.
 
         Raises:
             EngineMisconfigured: it refuses: the key, the model or the address is wrong.

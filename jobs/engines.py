@@ -95,12 +95,12 @@ class Verdict:
 def verify(name: str, *, limit: float) -> Verdict:
     """Ask an engine, within `limit` seconds, whether it would work."""
     try:
-        get(name).verify(limit)
+        remark = get(name).verify(limit)
     except EngineMisconfigured as error:
         return Verdict(name=name, result="refused", detail=error.detail)
     except AsrError as error:
         return Verdict(name=name, result="unreachable", detail=error.detail)
-    return Verdict(name=name, result="valid")
+    return Verdict(name=name, result="valid", detail=remark)
 
 
 def prepare() -> None:

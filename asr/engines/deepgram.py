@@ -81,9 +81,9 @@ class DeepgramEngine(TranscriptionService):
         with reading_answer():
             return self._recognition(answer, request)
 
-    def verify(self, limit: float) -> None:
+    def verify(self, limit: float) -> str | None:
         """See `TranscriptionService.verify`; asks what the key may do, which is free."""
-        self._remote.verify("v1/auth/token", limit=limit, may_lack=not self._at_vendor)
+        return self._remote.verify("v1/auth/token", limit=limit, may_lack=not self._at_vendor)
 
     def close(self) -> None:
         """See `TranscriptionService.close`."""

@@ -81,10 +81,10 @@ class OpenAIEngine(TranscriptionService):
         with reading_answer():
             return self._recognition(answer, request)
 
-    def verify(self, limit: float) -> None:
+    def verify(self, limit: float) -> str | None:
         """See `TranscriptionService.verify`; asks about the model, which is free."""
         path = f"models/{quote(self.model, safe='')}"
-        self._remote.verify(path, limit=limit, may_lack=not self._at_vendor)
+        return self._remote.verify(path, limit=limit, may_lack=not self._at_vendor)
 
     def close(self) -> None:
         """See `TranscriptionService.close`."""

@@ -80,7 +80,9 @@ class VerdictSerializer(serializers.Serializer[Any]):
         help_text="valid: it would work, or is merely busy. refused: what it needs is missing (a"
         " key), or was refused (key, model, address). unreachable: no answer, or one that failed.",
     )
-    detail = serializers.CharField(allow_null=True, help_text="Why it is not valid.")
+    detail = serializers.CharField(
+        allow_null=True, help_text="Why it is not valid, or not quite surely."
+    )
 
 
 class EngineViewSet(GenericViewSet[Any]):

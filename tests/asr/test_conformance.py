@@ -189,7 +189,7 @@ def test_many_threads_are_served_at_once(engine: TranscriptionService, pool: Chi
 
 
 def test_an_engine_that_works_verifies(engine: TranscriptionService) -> None:
-    engine.verify(DEADLINE)
+    assert engine.verify(DEADLINE) is None
 
 
 def test_verifying_within_no_time_is_unavailable(engine: TranscriptionService) -> None:
