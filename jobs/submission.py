@@ -200,9 +200,10 @@ def _checked_engine(submission: Submission) -> Capabilities:
     name = submission.engine or settings.ASR_ENGINE
     try:
         engine = engines.get(name)
-    except EngineMisconfigured:
+    except EngineMisconfigured as error:
         known = ", ".join(engines.configured())
-        detail = f"The engine {name!r} is not configured here; there is: {known}."
+        why = f"is not configured here ({error.detail})"
+        detail = f"The engine {name!r} {why}; there is: {known}."
         raise SubmissionRefused(
             Refusal(code="unsupported_option", detail=detail, attr="engine")
         ) from None

@@ -189,6 +189,26 @@ def test_an_engine_that_is_not_configured_is_refused_by_name(
     assert refusals(whisper) == [("unsupported_option", "engine")]
 
 
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ("openai", "the engine openai needs OPENAI_API_KEY, or your own OPENAI_BASE_URL"),
+        ("faster-whisper", "the engine faster-whisper needs WHISPER_MODEL"),
+        ("nobody", "the engine 'nobody' is unknown"),
+    ],
+)
+def test_an_engine_that_is_not_configured_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, engine: str, reason: str
+) -> None:
+    monkeypatch.undo()
+    with pytest.raises(SubmissionRefused) as caught:
+        submit(asked("alice/a.wav", engine=engine), caller="alice")
+    (refusal,) = caught.value.refusals
+    assert refusal.detail == (
+        f"The engine {engine!r} is not configured here ({reason}); there is: pocketsphinx."
+    )
+
+
 def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
