@@ -10,10 +10,10 @@ COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extra
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults lint lock whisper
+.PHONY: help demo run test faults bench bench-quick lint lock whisper
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1  /p' Makefile
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1  /p' Makefile
 
 demo: .venv/runtime.stamp ## start a private system, transcribe the samples over HTTP, stop it
 	@$(BIN)/python -m deploy.launch demo
@@ -35,6 +35,12 @@ faults: .venv/dev.stamp ## inject every fault, on both databases (REPEAT=20, SEE
 	$(BIN)/python -m pytest --database sqlite -m "faults and not postgres_only" tests/faults \
 	  $(ARGS) || failed=1; \
 	exit $$failed
+
+bench: .venv/dev.stamp ## measure all, write benchmarks/RESULTS.md (ARGS=burst prints that one)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: .venv/dev.stamp ## less of everything, in under 2 minutes; only prints
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 lint: .venv/dev.stamp ## ruff, mypy, the import contract, migrations, the deployment's files
 	$(BIN)/ruff check .

@@ -173,6 +173,17 @@ class System:
                 _signal(pid, signal.SIGKILL)
             time.sleep(0.05)
 
+    def control(self, *command: str) -> str:
+        """What supervisorctl prints on a command, such as `stop verbatim:worker-chunks`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(CONFIG), *command],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout
+
     def family(self) -> dict[int, int]:
         """The processes of this system with their parents."""
         mark = f"{MARK}={self.var}".encode()
@@ -261,14 +272,8 @@ class System:
 
     def _last_words(self) -> str:
         """The last lines of the logs of what is not running, or of all."""
-        status = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(CONFIG), "status"],
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        rows = [line.split()[:2] for line in status.stdout.splitlines() if len(line.split()) > 1]
+        status = self.control("status")
+        rows = [line.split()[:2] for line in status.splitlines() if len(line.split()) > 1]
         failed = {name.rpartition(":")[2] for name, state in rows if state in _FAILED}
         logs = sorted((self.var / "log").glob("*.log"))
         shown = [log for log in logs if log.stem in failed] or logs

@@ -26,9 +26,14 @@ class Server:
     """One process at one address, over as many lives as a row likes."""
 
     def __init__(self, log: Path, *, user: str | None = None) -> None:
-        self._log = log
+        self.log = log
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End it and wait until it is gone; also when it is frozen or gone already."""
@@ -48,7 +53,7 @@ class Server:
         self._process.send_signal(number)
 
     def _spawn(self, command: list[str], answers: Callable[[], Any]) -> None:
-        with self._log.open("ab") as output:
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -67,7 +72,7 @@ class Server:
                 time.sleep(0.05)
             else:
                 return
-        raise AssertionError(f"it does not start:\n{self._log.read_text(errors='replace')}")
+        raise AssertionError(f"it does not start:\n{self.log.read_text(errors='replace')}")
 
 
 class OwnRedis(Server):
@@ -100,12 +105,17 @@ class OwnRedis(Server):
 
 
 class OwnPostgres(Server):
-    """A PostgreSQL for one system alone, so that a row may stop it."""
+    """A PostgreSQL for one system alone, so that a row may stop it.
 
-    def __init__(self, folder: Path) -> None:
+    As in production what was confirmed is there after a crash of the server; `durable`: also after
+    one of the machine, as only a benchmark needs to know what that costs.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         command, user, self._server_url = postgres_server(folder)
-        # As in production: what was confirmed is there after a crash of the server.
         self._command = [*command, "-c", "synchronous_commit=on"]
+        if durable:
+            self._command += ["-c", "fsync=on", "-c", "full_page_writes=on"]
         super().__init__(folder / "postgres.log", user=user)
         name = f"system_{uuid4().hex}"
         self.start()

@@ -1,0 +1,38 @@
+"""`python -m benchmarks [--quick] [SCENARIO …]`: measure, print a table, keep it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from rich.console import Console
+
+from benchmarks.figures import Figures
+
+SCENARIOS = ("burst", "pipeline", "local", "submit", "read", "search", "idle")
+
+
+def main() -> int:
+    """The exit status is 1 when a bound was not kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--quick", action="store_true", help="less of everything: under 2 minutes")
+    asked = parser.parse_args()
+    console, figures = Console(), Figures()
+    for name in asked.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"{name} is none of {', '.join(SCENARIOS)}")
+    try:
+        for name in asked.scenarios or SCENARIOS:
+            with console.status(f"Measuring: {name} …"):
+                import_module(f"benchmarks.{name}").measure(figures, quick=asked.quick)
+    finally:
+        console.print(figures.table())
+    if not asked.quick and not asked.scenarios:
+        figures.write()
+    return int(any(figure.reached is False for figure in figures.taken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""1000 chunks at the same moment, each engine call 5 to 10 s: how long until all is read?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+from benchmarks import sounds
+from benchmarks.clients import Client, signed_in
+from benchmarks.engine_server import engine, log_of
+from benchmarks.figures import Figures, percentile
+from benchmarks.world import World, running
+
+CALLERS = 32  # that submit at the same time
+FIRST_LOOK_SECONDS, LOOK_EVERY_SECONDS = 9.0, 0.5
+
+
+def measure(figures: Figures, *, quick: bool) -> None:
+    """166 jobs of 6 chunks and one of 4; a tenth of it when quick."""
+    sizes = [6] * (16 if quick else 166) + [4]
+    with engine(5, 10) as environ, running(**environ, **size_of_workers()) as world:
+        jobs = [
+            (f"user{number}", sounds.put(world.audio_root, f"user{number}", size, first=number * 6))
+            for number, size in enumerate(sizes)
+        ]
+        warm = [
+            ("warm", sounds.put(world.audio_root, "warm", 24, first=10_000 + n)) for n in (0, 24)
+        ]
+        asyncio.run(_run(world, warm))  # as a system that has worked before
+        before = world.cpu_seconds()
+        clock, began_time = time.monotonic(), time.time()
+        total, client, peak = asyncio.run(_run(world, jobs))
+        used = {part: spent - before.get(part, 0) for part, spent in world.cpu_seconds().items()}
+        calls = [(began - clock, ended - clock) for began, ended in log_of(environ)[48:]]
+        moments = world.row(_LAST)
+    name, count = "burst", sum(sizes)
+    figures.take(
+        name,
+        f"{count} chunks, first submission to last transcript",
+        total,
+        at_most=15,
+        unit=" s",
+        beside="12 s the goal",
+    )
+    _tell(figures, client, used)
+    for what, value in {**_moments(total, began_time, moments, calls), **peak}.items():
+        figures.tell(name, what, value)
+
+
+def _tell(figures: Figures, client: Client, used: dict[str, float]) -> None:
+    for kind in ("submit", "read"):
+        times = client.seconds[kind]
+        p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+        figures.tell("burst", f"{kind}: p50, p99 of {len(times)}", f"{p50:.3f}, {p99:.3f} s")
+    parts = ", ".join(f"{part} {spent:.1f}" for part, spent in sorted(used.items()))
+    figures.tell("burst", "processor seconds", parts)
+
+
+_LAST = """
+SELECT max(submitted_time), max(started_time), max(ended_time), max(completed_time)
+FROM jobs_job JOIN jobs_chunk ON jobs_chunk.job_id = jobs_job.id
+"""
+
+
+def size_of_workers() -> dict[str, str]:
+    """As many threads as the load wants."""
+    return {"WORKER_PROCESSES": "2", "WORKER_THREADS": "512"}
+
+
+def _moments(
+    total: float, began: float, moments: Sequence[datetime], calls: list[tuple[float, float]]
+) -> dict[str, str]:
+    """When the last of each thing happened, and when the engine had nothing to do."""
+    submitted, claimed, written, completed = (m.timestamp() - began for m in moments)
+    first, last = min(start for start, _ in calls), max(end for _, end in calls)
+    told = {
+        "submission": submitted,
+        "claim": claimed,
+        "call": max(start for start, _ in calls),
+        "answer": last,
+        "result": written,
+        "transcript": completed,
+    }
+    return {
+        "the last of each": ", ".join(f"{w} {seconds:.1f}" for w, seconds in told.items()) + " s",
+        "engine idle": f"{first:.1f} s before its first call, {total - last:.1f} s after its last",
+    }
+
+
+async def _run(
+    world: World, jobs: list[tuple[str, list[str]]]
+) -> tuple[float, Client, dict[str, str]]:
+    async with signed_in(world) as client:
+        gate = asyncio.Semaphore(CALLERS)
+
+        async def follow(user: str, paths: list[str]) -> None:
+            async with gate:
+                job_id = await client.submit(paths, user)
+            await asyncio.sleep(FIRST_LOOK_SECONDS)
+            result = await client.wait(job_id, LOOK_EVERY_SECONDS)
+            if result["jobStatus"] != "completed" or len(result["transcription"].split()) < len(
+                paths
+            ):
+                raise RuntimeError(f"{job_id} ended as {result['jobStatus']}: {result}")
+
+        async def look() -> dict[str, str]:
+            await asyncio.sleep(5)
+            return await asyncio.to_thread(_state, world)
+
+        began = time.monotonic()
+        state = asyncio.create_task(look())
+        await asyncio.gather(*(follow(*job) for job in jobs))
+        total = time.monotonic() - began
+        return total, client, await state
+
+
+def _state(world: World) -> dict[str, str]:
+    memory = {part: round(used / 2**20) for part, used in world.memory_bytes().items()}
+    held = world.connections()
+    return {
+        "memory with all calls under way (PSS)": ", ".join(
+            f"{p} {m} MiB" for p, m in sorted(memory.items())
+        ),
+        "connections": ", ".join(f"{p} {n}" for p, n in held.items()),
+    }

@@ -1,0 +1,123 @@
+"""What a scenario found, and the page that keeps it."""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from rich.table import Table
+
+from transcription_site.env import BASE_DIR
+
+RESULTS = BASE_DIR / "benchmarks" / "RESULTS.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured value, the bound that it is to keep, and what it was seen beside."""
+
+    scenario: str
+    name: str
+    value: str
+    bound: str = ""
+    reached: bool | None = None  # None: there is no bound, the value is only told
+    beside: str = ""
+    otherwise: str = ""  # what there is to say where the bound was not kept
+
+
+@dataclass
+class Figures:
+    """The figures of one run, in the order in which they were taken."""
+
+    taken: list[Figure] = field(default_factory=list)
+
+    def tell(self, scenario: str, name: str, value: str) -> None:
+        """Something to know, without a bound."""
+        self.taken.append(Figure(scenario=scenario, name=name, value=value))
+
+    def take(
+        self,
+        scenario: str,
+        name: str,
+        value: float,
+        *,
+        at_most: float = math.inf,
+        at_least: float = -math.inf,
+        unit: str = "",
+        beside: str = "",
+        otherwise: str = "",
+    ) -> None:
+        """A value with one of the two bounds, both in the same unit."""
+        bound = f"≤ {at_most:g}{unit}" if at_most < math.inf else f"≥ {at_least:g}{unit}"
+        figure = Figure(
+            scenario=scenario,
+            name=name,
+            value=f"{value:.3g}{unit}",
+            bound=bound,
+            reached=at_least <= value <= at_most,
+            beside=beside,
+            otherwise=otherwise,
+        )
+        self.taken.append(figure)
+
+    def table(self) -> Table:
+        """All figures for the terminal."""
+        table = Table("scenario", "figure", "measured", "to reach", "", "beside")
+        for figure in self.taken:
+            mark = {True: "[green]yes", False: "[red]NO", None: ""}[figure.reached]
+            row = (figure.scenario, figure.name, figure.value, figure.bound, mark, figure.beside)
+            table.add_row(*row)
+        return table
+
+    def write(self, path: Path = RESULTS) -> None:
+        """The page: where, when, at which commit, and the table."""
+        lines = [
+            "# Results",
+            "",
+            f"Measured {datetime.now(UTC):%Y-%m-%d} at commit {_commit()} by `make bench`:",
+            f"{psutil.cpu_count()} cores ({_processor()}), {_gibibytes()} GiB, Python {_python()}.",
+            "The machine is shared: absolute times vary by a quarter, ratios of one run by less.",
+            "",
+            "| scenario | figure | measured | to reach | reached | beside |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for figure in self.taken:
+            mark = {True: "yes", False: "**no**", None: ""}[figure.reached]
+            cells = (figure.scenario, figure.name, figure.value, figure.bound, mark, figure.beside)
+            lines.append("| " + " | ".join(cells) + " |")
+        missed = [figure for figure in self.taken if figure.reached is False and figure.otherwise]
+        lines += [f"\n{figure.scenario}, {figure.name}: {figure.otherwise}" for figure in missed]
+        path.write_text("\n".join(lines) + "\n")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of all do not exceed (nearest rank)."""
+    ranked = sorted(values)
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _python() -> str:
+    return platform.python_version()
+
+
+def _gibibytes() -> int:
+    return int(psutil.virtual_memory().total / 2**30 + 0.5)

@@ -1,0 +1,46 @@
+"""Nothing to do: what the whole system uses, and how soon it takes up a first chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from benchmarks import sounds
+from benchmarks.clients import signed_in
+from benchmarks.figures import Figures, percentile
+from benchmarks.world import World, running
+
+SETTLE_SECONDS = 10
+_FIRST = """
+SELECT array_agg(EXTRACT(EPOCH FROM started - submitted)::float) FROM (
+  SELECT min(chunk.started_time) AS started, min(job.submitted_time) AS submitted
+  FROM jobs_job AS job JOIN jobs_chunk AS chunk ON chunk.job_id = job.id GROUP BY job.id) AS jobs
+"""
+
+
+def measure(figures: Figures, *, quick: bool) -> None:
+    """The usual sizes: 2 processes of 128 threads for remote engines, and all the others."""
+    environ = {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings", "ASR_ENGINE": "instant"}
+    with running(**environ) as world:
+        time.sleep(SETTLE_SECONDS)
+        seconds, before = 10 if quick else 60, world.cpu_seconds()
+        time.sleep(seconds)
+        used = {name: spent - before[name] for name, spent in world.cpu_seconds().items()}
+        share = 100 * sum(used.values()) / seconds
+        parts = sorted(used.items(), key=lambda item: -item[1])[:4]
+        beside = ", ".join(f"{name} {100 * spent / seconds:.1f}" for name, spent in parts)
+        figures.take("idle", "of one core", share, at_most=3, unit=" %", beside=beside)
+        asyncio.run(_submit_now_and_then(world, 20 if quick else 100))
+        waits = world.sql(_FIRST)
+    p99, p50 = (1000 * percentile(waits, share) for share in (0.99, 0.5))
+    beside = f"p50 {p50:.0f} ms of {len(waits)}"
+    figures.take("first chunk", "p99", p99, at_most=100, unit=" ms", beside=beside)
+
+
+async def _submit_now_and_then(world: World, count: int) -> None:
+    """Each on a system that is idle again: 6 chunks, then a pause."""
+    async with signed_in(world) as client:
+        for number in range(count):
+            paths = sounds.put(world.audio_root, "first", 6, first=6 * number)
+            await client.wait(await client.submit(paths, "first"), 0.1)
+            await asyncio.sleep(0.1)

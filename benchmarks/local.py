@@ -1,0 +1,60 @@
+"""48 real chunks through the whole service with PocketSphinx, beside the bare engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from asr.engines import pocketsphinx
+from benchmarks import sounds
+from benchmarks.clients import signed_in
+from benchmarks.figures import Figures
+from benchmarks.world import World, running
+
+CHUNKS_PER_JOB = 6
+
+
+def measure(figures: Figures, *, quick: bool) -> None:
+    """The bare engine runs in as many processes as the service gives it: one for each core."""
+    count = 12 if quick else 48
+    with running(ASR_ENGINE="pocketsphinx") as world:
+        paths = sounds.put(world.audio_root, "speaker", count)
+        warm = sounds.put(world.audio_root, "warm", 4, first=count)
+        asyncio.run(_transcribe(world, warm, "warm"))  # every child has loaded its model
+        ours = asyncio.run(_transcribe(world, paths, "speaker"))
+        bare = _bare([world.audio_root / path for path in paths])
+    beside = f"{ours:.1f} s; bare engine {bare:.1f} s"
+    name = f"wall time of {count} chunks"
+    figures.take("engine", name, ours / bare, at_most=1.05, unit=" times", beside=beside)
+
+
+async def _transcribe(world: World, paths: list[str], user: str) -> float:
+    async with signed_in(world) as client:
+        began = time.monotonic()
+        jobs = [
+            await client.submit(paths[first : first + CHUNKS_PER_JOB], user)
+            for first in range(0, len(paths), CHUNKS_PER_JOB)
+        ]
+        for result in await asyncio.gather(*(client.wait(job_id, 0.2) for job_id in jobs)):
+            if result["jobStatus"] != "completed":
+                raise RuntimeError(f"a job ended as {result['jobStatus']}")
+        return time.monotonic() - began
+
+
+def _bare(files: list[Path]) -> float:
+    """Read, decode and recognise, as the engine's own code does; models are loaded before."""
+    processes = os.cpu_count() or 1
+    with ProcessPoolExecutor(processes, initializer=pocketsphinx.load) as pool:
+        list(pool.map(time.sleep, [0.5] * processes))
+        began = time.monotonic()
+        for heard in pool.map(_recognise, files):
+            if not heard:
+                raise RuntimeError("the engine heard nothing")
+        return time.monotonic() - began
+
+
+def _recognise(file: Path) -> int:
+    return len(pocketsphinx.recognise(file.read_bytes(), 60.0))

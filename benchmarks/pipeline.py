@@ -1,0 +1,104 @@
+"""Chunks per second with an engine that answers at once, beside an actor that does nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from benchmarks import sounds
+from benchmarks.figures import Figures
+from benchmarks.world import World, running
+
+THREADS = 128
+COUNTED = 0.9  # the first tenth, in which threads and connections start, is left out
+LIMIT_SECONDS = 300
+
+
+def measure(figures: Figures, *, quick: bool) -> None:
+    """Both with 2 processes of 128 threads; then again beside 100,000 chunks."""
+    count = 300 if quick else 3_000
+    environ = {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings", "ASR_ENGINE": "instant"}
+    threads = {"WORKER_PROCESSES": "2", "WORKER_THREADS": str(THREADS), "DEDUPLICATE": "off"}
+    with running(**environ, **threads) as world:
+        folder = world.audio_root / "bench"
+        folder.mkdir()
+        for index in range(6):
+            (folder / f"{index}.wav").write_bytes(sounds.short(index))
+        empty = rate(world, "nothing", count * 5)
+        first = rate(world, "chunks", count)
+        if not quick:
+            world.execute(_MANY)
+            world.execute("ANALYZE")
+            second = rate(world, "chunks", count)
+    name = "pipeline"
+    beside = f"{first:.0f} chunks/s; an empty actor {empty:.0f}/s"
+    figures.take(
+        name,
+        "share of an empty actor's rate",
+        first / empty,
+        at_least=0.1,
+        beside=beside,
+        otherwise=_WHY,
+    )
+    if not quick:
+        figures.take(
+            name,
+            "cost of a chunk beside 100,000 others",
+            first / second,
+            at_most=1.15,
+            unit=" times",
+            beside=f"{second:.0f} chunks/s there",
+        )
+
+
+def rate(world: World, what: str, count: int) -> float:
+    """Messages per second, of the last nine tenths of `count` that all wait at the start."""
+    world.control("stop", "verbatim:worker-chunks")
+    subprocess.run([sys.executable, "-m", "benchmarks.fill", what, str(count)], check=True)
+    world.control("start", "verbatim:worker-chunks")
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while (waiting := world.messages("chunks")) > count * COUNTED:
+        _poll(deadline)
+    began, first = time.monotonic(), waiting
+    while (waiting := world.messages("chunks")) > 0:
+        _poll(deadline)
+    return (first - waiting) / (time.monotonic() - began)
+
+
+def _poll(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError("the queue does not empty")
+    time.sleep(0.02)
+
+
+_WHY = (
+    "a chunk takes 8.6 ms of processor time (worker 5.4, PostgreSQL 1.3, the decoder's process 0.8,"
+    " Redis 0.7, the group's callback 0.4), an empty actor 0.5. It was 20 ms and 61 chunks/s before"
+    " claims, calls and results were written in groups, the rows of a group by one `executemany`,"
+    " and consumers were woken by a bell. By py-spy two thirds of what is left in the worker is"
+    " Django making SQL anew for each statement. The rest of the way would take statements written"
+    " by hand for every move, or stored procedures, which SQLite does not have; with calls of 5 to"
+    " 10 s it would bring nothing that a caller could notice."
+)
+
+# Jobs that ended long ago, each of 6 chunks with their events.
+_MANY = """
+WITH made AS (
+  INSERT INTO jobs_job (id, user_id, status, title, engine, vocabulary, diarize, submitted_time,
+                        completed_time, deadline, delay_reason, sequence)
+  SELECT gen_random_uuid(), 'user' || n % 1000, 'completed', '', 'instant', '[]', false,
+         now() - interval '2 days', now() - interval '2 days', now() - interval '1 day', '', 14
+  FROM generate_series(1, 16667) AS n RETURNING id
+), chunks AS (
+  INSERT INTO jobs_chunk (job_id, index, audio_path, uploaded, status, attempts, errors, crashes,
+                          not_before, resend_time, dispatches, ended_time, duration_seconds,
+                          engine, model, text, segments, error_code, error_detail)
+  SELECT id, i, 'user/' || id || i, false, 'completed', 1, 0, 0, now() - interval '2 days',
+         now() - interval '2 days', 0, now() - interval '2 days', 4, 'instant', '', 'words', '[]',
+         '', ''
+  FROM made, generate_series(0, 5) AS i RETURNING job_id, index
+)
+INSERT INTO jobs_jobevent (job_id, sequence, type, time, data)
+SELECT job_id, 2 * index + i, 'chunk.completed', now(), '{}' FROM chunks, generate_series(1, 2) AS i
+"""
