@@ -22,9 +22,10 @@ MIN_RECOGNISABLE_SECONDS = 0.1
 def inspect(pool: ChildPool, data: bytes, *, max_seconds: float, limit: float) -> AudioInfo:
     """Measure a file in a child process, within `limit` seconds.
 
-    Raises AudioRejected, or what `ChildPool.run` raises.
+    Raises AudioRejected, or what `ChildPool.run` raises; ChildBusy when half of the time went by
+    waiting for a child: in a crowd of long files the engine's time would be spent in the queue.
     """
-    return pool.run(measure, data, max_seconds, limit=limit)
+    return pool.run(measure, data, max_seconds, limit=limit, patience=limit / 2)
 
 
 def measure(data: bytes, max_seconds: float) -> AudioInfo:

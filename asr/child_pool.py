@@ -31,7 +31,9 @@ from asr.errors import AsrError, ChildBusy, ChildCrashed, ChildTimeout, EngineUn
 T = TypeVar("T")
 
 SLICE_SECONDS = 0.5  # the longest wait in one piece: an exception sent to the thread lands after it
-CALLS_PER_CHILD = 200  # then a fresh child takes its place, should a C library leak memory
+CALLS_PER_CHILD = (
+    2_000  # then a fresh child takes its place, should a C library leak; it costs 0.5 s
+)
 MEMORY_BYTES = 1 << 30  # PocketSphinx peaks at 453 MB virtual on a 120 s utterance (measured)
 WARM_UP_SECONDS = 600.0  # a large model from a slow disk
 ANSWER_MAX_BYTES = 64 << 20  # far more than five minutes of words or samples

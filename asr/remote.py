@@ -23,6 +23,8 @@ from asr.errors import AsrError, EngineMisconfigured, EngineUnavailable
 if TYPE_CHECKING:
     import httpx2
 
+    from asr import deadline_http
+
 _USUAL_WAIT_SECONDS = 5.0  # when the server is busy and does not say for how long
 _PASSING_STATUSES = {409, 425}  # besides 5xx: conflicts that a second attempt may not meet
 
@@ -30,8 +32,8 @@ _PASSING_STATUSES = {409, 425}  # besides 5xx: conflicts that a second attempt m
 class Remote:
     """One server, used by any number of threads.
 
-    Its HTTP client is made by the first call. `headers` go with every call; no error's detail ever
-    holds any of them, the address, or anything that the server said.
+    Its HTTP clients are made by the first call. `headers` go with every call; no error's detail
+    ever holds any of them, the address, or anything that the server said.
     """
 
     def __init__(self, engine: str, base_url: str, headers: Mapping[str, str]) -> None:
@@ -42,7 +44,7 @@ class Remote:
         self._base_url = base_url.rstrip("/")
         self._headers = {**headers, "Accept": "application/json"}
         self._lock = threading.Lock()
-        self._client: httpx2.Client | None = None
+        self._clients: deadline_http.Clients | None = None
 
     def post(self, path: str, *, limit: float, **content: Any) -> Any:
         """The JSON that the server answers with, within `limit` seconds in all.
@@ -75,8 +77,8 @@ class Remote:
 
     def close(self) -> None:
         """Give back the connections."""
-        if self._client is not None:
-            self._client.close()
+        if self._clients is not None:
+            self._clients.close()
 
     def _send(self, method: str, path: str, *, limit: float, **content: Any) -> httpx2.Response:
         deadline = time.monotonic() + limit
@@ -99,15 +101,15 @@ class Remote:
 
     def _connected(self) -> httpx2.Client:
         with self._lock:
-            if self._client is None:
+            if self._clients is None:
                 try:
                     from asr import deadline_http  # noqa: PLC0415  (heavy)
 
-                    self._client = deadline_http.client(self._base_url, self._headers)
+                    self._clients = deadline_http.Clients(self._base_url, self._headers)
                 except Exception:  # a key or a proxy's address in the environment may be anything
                     detail = f"the HTTP client of the engine {self._engine} cannot be set up"
                     raise EngineMisconfigured(detail) from None
-            return self._client
+            return self._clients.mine()
 
 
 def is_at(base_url: str, domain: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dramatiq
@@ -51,6 +51,25 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+def together_in_a_group(commit: Any, *calls: Callable[[], Any]) -> list[Any]:
+    """The same for calls that write by a GroupCommit: the first by itself, the others as one."""
+    write, sizes = commit._write, list[int]()
+
+    def held_up(wishes: Sequence[Any]) -> Any:
+        if not sizes:
+            wait_until(lambda: len(commit._waiting) == len(calls) - 1)
+        sizes.append(len(wishes))
+        return write(wishes)
+
+    commit._write = held_up
+    try:
+        results = together(*calls)
+    finally:
+        commit._write = write
+    assert sizes[:2] == [1, len(calls) - 1]
     return results
 
 

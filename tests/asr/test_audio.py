@@ -7,7 +7,9 @@ import io
 import resource
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -16,7 +18,7 @@ import pytest
 
 from asr import audio
 from asr.child_pool import ChildPool
-from asr.errors import AudioRejected
+from asr.errors import AudioRejected, ChildBusy, ChildCrashed
 from tests.asr.sounds import (
     ENCODINGS,
     MANIFEST,
@@ -28,6 +30,7 @@ from tests.asr.sounds import (
     tone,
     wav,
 )
+from tests.helpers import wait_until
 
 CONTAINERS = {"opus": "ogg", "mp4": "m4a"}
 
@@ -57,6 +60,25 @@ def test_the_digest_names_the_sound_and_not_the_file() -> None:
     sound = samples_of(sample(1))
     digests = {audio.measure(encode(sound, name), 300).digest for name in ("wav", "flac")}
     assert digests == {hashlib.sha256(sound.tobytes()).hexdigest()}
+
+
+def test_a_file_that_waits_for_a_child_leaves_the_engine_its_time() -> None:
+    pool = ChildPool(1)
+
+    def occupy() -> None:
+        with suppress(ChildCrashed):  # the pool is closed before it is done
+            pool.run(time.sleep, 20.0, limit=60)
+
+    busy = threading.Thread(target=occupy)
+    busy.start()
+    wait_until(lambda: not pool._idle)
+    began = time.monotonic()
+    with pytest.raises(ChildBusy) as caught:
+        audio.inspect(pool, sample(2), max_seconds=300, limit=4.0)
+    assert time.monotonic() - began < 3.9
+    assert caught.value.retry_after is not None  # the chunk's turn comes later, at no cost
+    pool.close()
+    busy.join()
 
 
 def test_a_file_is_measured_in_a_child(pool: ChildPool) -> None:
