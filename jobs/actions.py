@@ -93,7 +93,9 @@ def retry(job_id: UUID, *, which: Q = ALL, by_schedule: bool = False) -> list[Ch
         Transcript.objects.filter(pk=job_id).delete()
         for chunk in chunks:
             _revive(change, chunk.index, by_schedule=by_schedule)
-        transaction.on_commit(partial(cache.write_job_through, job_id), robust=True)
+        assert change.stamp is not None  # noqa: S101  (it was moved)
+        written = partial(cache.write_pages_through, change.job, change.stamp)
+        transaction.on_commit(written, robust=True)
         return chunks
 
 

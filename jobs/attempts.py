@@ -33,6 +33,7 @@ class Again:
 class Claim:
     """The right to write one chunk's result, until the lease runs out."""
 
+    chunk_id: int
     job_id: UUID
     index: int
     user_id: str
@@ -44,6 +45,11 @@ class Claim:
     language: str | None
     vocabulary: tuple[str, ...]
     diarize: bool
+
+    @property
+    def ticket(self) -> tuple[int, UUID | None]:
+        """What tells it from all other claims: those made at once have one token."""
+        return self.chunk_id, self.token
 
     @property
     def stands_in(self) -> bool:
@@ -69,6 +75,9 @@ class Attempt:
     """Whether the recognition is another chunk's."""
     call_id: int | None = None
     """The ledger's row of the call of the engine; None before it, or when there is none."""
+
+    is_last: bool = True
+    """Whether the job may be over with it; False when other chunks are known to be under way."""
 
     @property
     def remaining_seconds(self) -> float:

@@ -10,33 +10,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
+import redis
 from django.core.cache import cache
 
-from jobs.models import Job, UserIndexStamp, UserJobIndex
-from jobs.results import load_results
+from jobs.models import Chunk, Job, JobChange, Transcript, UserJobIndex
+from jobs.results import load_results, transcript_result
 
 SCHEMA: Final = 1  # raise when the shape of the cached values changes
 PAGE_LENGTH: Final = 101  # the longest page, and one more to tell whether there is a next
 KEPT_SECONDS: Final = 24 * 3600
 
 
-def write_job_through(job_id: UUID) -> None:
-    """After the commit of any change of a job's status: its result, and its user's first pages."""
-    row = Job.objects.filter(pk=job_id).values_list("user_id", "status", "sequence").first()
-    if row is None:
-        return
-    user_id, status, sequence = row
-    values: dict[str, Any] = {}
-    if status != "in_progress" and (result := load_results([job_id]).get(job_id)):
-        values[_job_key(job_id, sequence)] = result
-    stamp = UserIndexStamp.of(user_id)
-    if stamp is not None:
-        for statuses in ([], [status]):
-            values[_page_key(user_id, statuses, stamp)] = _read_page(user_id, statuses)
-    cache.set_many(values, timeout=_kept())
+def write_job_through(change: JobChange, chunks: Sequence[Chunk], transcript: Transcript) -> None:
+    """After the commit that ended a job: its result, and its user's first pages."""
+    job = Job.objects.filter(pk=change.job.pk, sequence=change.job.sequence).first()
+    if job is None or change.stamp is None:
+        return  # it has gone on since
+    result = {_job_key(job.pk, job.sequence): transcript_result(job, chunks, transcript)}
+    cache.set_many(_pages(job, change.stamp) | result, timeout=_kept())
+
+
+def write_pages_through(job: Job, stamp: UUID) -> None:
+    """After the commit that gave a job its status: its user's first pages."""
+    cache.set_many(_pages(job, stamp), timeout=_kept())
 
 
 def read_results(versions: dict[UUID, int]) -> dict[UUID, dict[str, Any]]:
@@ -52,6 +51,20 @@ def read_results(versions: dict[UUID, int]) -> dict[UUID, dict[str, Any]]:
         )
         found |= made
     return found
+
+
+def read_body(job_id: UUID, sequence: int) -> bytes | None:
+    """An ended job's TranscriptResult as it is cached: JSON, to be sent as it is.
+
+    None when it is not there; `read_results` makes it.
+    """
+    client = cast("Any", cache).client.get_client(write=False)
+    try:
+        body: bytes = client.get(cache.make_key(_job_key(job_id, sequence))) or b""
+    except redis.RedisError:
+        return None
+    is_whole = body.startswith(b'{"jobId": "%s"' % str(job_id).encode()) and body.endswith(b"}")
+    return body if is_whole else None
 
 
 def first_page(user_id: str, statuses: Sequence[str], stamp: UUID) -> list[UUID]:
@@ -75,6 +88,20 @@ def _get_many(keys: list[str]) -> dict[str, Any]:
         return cache.get_many(keys) or {}
     except ValueError:  # of JSON and of UTF-8
         return {}
+
+
+def _pages(job: Job, stamp: UUID) -> dict[str, list[str]]:
+    """The first pages that a job of this status stands on."""
+    found = UserJobIndex.objects.search(job.user_id, [])[:PAGE_LENGTH]
+    newest = [(str(job_id), status) for job_id, status in found.values_list("job_id", "job_status")]
+    if len(newest) < PAGE_LENGTH:  # there are no others
+        of_status = [job_id for job_id, status in newest if status == job.status]
+    else:
+        of_status = _read_page(job.user_id, [job.status])
+    return {
+        _page_key(job.user_id, [], stamp): [job_id for job_id, _ in newest],
+        _page_key(job.user_id, [job.status], stamp): of_status,
+    }
 
 
 def _read_page(user_id: str, statuses: Iterable[str]) -> list[str]:

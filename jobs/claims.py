@@ -1,47 +1,56 @@
-"""Claims: a worker's right to one chunk, and the four ways in which it ends.
+"""Claims: a worker's right to one chunk, and its good end, the result.
 
-A claim ends in a result, in an error, by being given back, or because its worker died. Whatever is
-written is fenced by the claim's token: a worker that was taken for dead writes nothing.
+The other ends are an error and the giving back (`setbacks`), and that the worker died (`sweeper`).
+Whatever is written is fenced by the claim's token: a worker that was taken for dead writes nothing.
+Claims and results are written in groups (`group_commit`).
 """
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db.models import F, Q
+from django.db.models import F
 from django.db.models.functions import Now
 
-from asr.errors import AsrError, EngineUnavailable
 from asr.types import Recognition, segments_to_json
 from jobs import liveness
-from jobs.attempts import Again, Attempt, Claim
+from jobs.attempts import Attempt, Claim
+from jobs.group_commit import GroupCommit
 from jobs.models import (
-    MAX_ERRORS,
-    MESSAGE_PATIENCE,
+    ENDED_CHUNK,
     CallOutcome,
     Chunk,
-    ChunkQuerySet,
-    ChunkStatus,
     EngineCall,
     EventType,
-    JobGoneError,
+    JobChange,
     JobStatus,
-    changing,
+    changing_all,
+    complete_chunks,
     from_now,
+    start_chunks,
 )
-from jobs.storage import AudioUnavailable
-
-RETRY_BASE_SECONDS = 2.0  # the waits between attempts: 2, 4, 8 s, each up to a quarter longer
-LONGEST_WAIT_SECONDS = 3600.0  # whatever an engine asks for
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    job_id: UUID
+    index: int
+    engine: str | None
+    probe: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Result:
+    attempt: Attempt
+    recognition: Recognition
 
 
 def claim_chunk(
@@ -53,215 +62,127 @@ def claim_chunk(
         engine: who is to recognise it; None for the engine that the job was submitted for.
         probe: the engine was down and may still be: the job is no less delayed for that.
     """
-    worker_id = liveness.start().registered()
-    token = uuid4()
-    try:
-        with changing(job_id) as change:
-            if change.job.status != JobStatus.IN_PROGRESS:
-                return None
-            taken = change.move_chunk(
-                index,
-                ChunkStatus.IN_PROGRESS,
-                EventType.CHUNK_STARTED,
-                {"engine": engine or change.job.engine},
-                where=Q(not_before__lte=Now()),
-                attempts=F("attempts") + 1,
-                lease_token=token,
-                lease_expires_time=from_now(timedelta(seconds=settings.LEASE_SECONDS)),
-                worker_id=worker_id,
-                started_time=Now(),
-                dispatches=0,
-                recognition_key="",  # known again when the file has been opened
+    return _claims(_Wish(job_id=job_id, index=index, engine=engine, probe=probe))
+
+
+def record_result(attempt: Attempt, recognition: Recognition) -> bool:
+    """Write what was recognised; False when the claim was over and nothing was written.
+
+    `attempt.is_last` tells after that whether the job waits for nothing else.
+    """
+    return _results(_Result(attempt=attempt, recognition=recognition))
+
+
+def _claim_all(wishes: Sequence[_Wish]) -> list[Claim | None]:
+    worker_id, token = liveness.start().registered(), uuid4()
+    first = {(wish.job_id, wish.index): wish for wish in reversed(wishes)}
+    wanted: dict[UUID, list[int]] = {}
+    with changing_all({wish.job_id for wish in wishes}) as changes:
+        for job_id, index in first:
+            if job_id in changes and changes[job_id].job.status == JobStatus.IN_PROGRESS:
+                wanted.setdefault(job_id, []).append(index)
+        taken = start_chunks(
+            changes,
+            wanted,
+            attempts=F("attempts") + 1,
+            lease_token=token,
+            lease_expires_time=from_now(timedelta(seconds=settings.LEASE_SECONDS)),
+            worker_id=worker_id,
+            started_time=Now(),
+            dispatches=0,
+            recognition_key="",  # known again when the file has been opened
+        )
+        claims = {
+            (chunk.job_id, chunk.index): _claimed(
+                changes[chunk.job_id], chunk, first[chunk.job_id, chunk.index], token
             )
-            if not taken:
-                return None
-            if not probe:
-                change.delay("")
-            job = change.job
-            path = Chunk.objects.values_list("audio_path", flat=True).get(job=job, index=index)
-    except JobGoneError:
-        return None
+            for chunk in taken
+        }
+    # Of equal wishes (a message that was delivered twice) one gets the claim.
+    return [claims.pop((wish.job_id, wish.index), None) for wish in wishes]
+
+
+def _claimed(change: JobChange, chunk: Chunk, wish: _Wish, token: UUID) -> Claim:
+    job = change.job
+    engine = wish.engine or job.engine
+    change.record(EventType.CHUNK_STARTED, index=chunk.index, engine=engine)
+    if not wish.probe:
+        change.delay("")
     return Claim(
-        job_id=job_id,
-        index=index,
+        chunk_id=chunk.pk,
+        job_id=job.pk,
+        index=chunk.index,
         user_id=job.user_id,
         token=token,
-        audio_path=path,
-        engine=engine or job.engine,
+        audio_path=chunk.audio_path,
+        engine=engine,
         own_engine=job.engine,
-        probe=probe,
+        probe=wish.probe,
         language=job.language,
         vocabulary=tuple(job.vocabulary),
         diarize=job.diarize,
     )
 
 
-def record_result(attempt: Attempt, recognition: Recognition) -> bool:
-    """Write what was recognised; False when the claim was over and nothing was written."""
-    return _end_claim(
-        attempt.claim,
-        ChunkStatus.COMPLETED,
-        EventType.CHUNK_COMPLETED,
-        {"text": recognition.text},
-        closing=partial(_close_call, attempt, CallOutcome.ANSWERED, usage=recognition.usage),
-        ended_time=Now(),
-        text=recognition.text,
-        segments=segments_to_json(recognition.segments),
-        engine=recognition.engine,
-        model=recognition.model,
-        language=recognition.language,
-        language_confidence=recognition.language_confidence,
-        confidence=recognition.confidence,
-        deduplicated=attempt.deduplicated,
-        error_code="",
-        error_detail="",
-        error_recoverable=None,
-        **attempt.measured,
-    )
+def _record_all(results: Sequence[_Result]) -> list[bool]:
+    job_ids = {result.attempt.claim.job_id for result in results}
+    with changing_all(job_ids) as changes:
+        _close_answered(results)  # whether or not the claims still hold: the calls were made
+        held = claims_held(result.attempt.claim for result in results)
+        written = [result for result in results if result.attempt.claim.ticket in held]
+        if written:
+            complete_chunks(_RESULT, {r.attempt.claim.chunk_id: _values(r) for r in written})
+        for result in written:
+            _tell_completed(changes[result.attempt.claim.job_id], result)
+        unfinished = Chunk.objects.filter(job_id__in=job_ids).exclude(status__in=ENDED_CHUNK)
+        under_way = set(unfinished.values_list("job_id", flat=True).order_by().distinct())
+    last = {result.attempt.claim.job_id: result for result in results}
+    for result in results:
+        job_id = result.attempt.claim.job_id
+        result.attempt.is_last = result is last[job_id] and job_id not in under_way
+        if result not in written:
+            logger.info("Chunk %s[%d]: the claim was over", job_id, result.attempt.claim.index)
+    return [result in written for result in results]
 
 
-def record_error(attempt: Attempt, error: AsrError) -> Again | None:
-    """Write why the attempt failed, and whether there is to be another, by the job's own engine.
-
-    A wait that the engine asked for (429 with Retry-After) costs no attempt, nor does trying
-    whether an engine is back that was down, nor an audio root that is away.
-
-    Returns:
-        When the chunk is due again; None when it failed for good or the claim was over.
-    """
-    claim = attempt.claim
-    wait = _free_wait(attempt, error)
-    errors = (
-        Chunk.objects.values_list("errors", flat=True)
-        .filter(job_id=claim.job_id, index=claim.index, lease_token=claim.token)
-        .first()
-    )
-    closing = partial(_close_call, attempt, _outcome_of(error), error_code=error.code)
-    if errors is None:
-        closing()
-        return None
-    columns: dict[str, Any] = {
-        "error_code": error.code,
-        "error_detail": error.detail[:500],
-        "error_recoverable": error.recoverable,
-        "engine": claim.engine,
-        **attempt.measured,
-    }
-    cause = {"engine": claim.engine, "error": {"code": error.code, "detail": error.detail[:500]}}
-    if wait is None:
-        errors += 1
-        columns["errors"] = errors
-    else:
-        columns["attempts"] = F("attempts") - 1
-    if not error.recoverable or errors >= MAX_ERRORS:
-        columns["ended_time"] = Now()
-        failed = (ChunkStatus.FAILED, EventType.CHUNK_FAILED)
-        _end_claim(claim, *failed, cause, closing=closing, **columns)
-        return None
-    if wait is None:
-        again = Again(seconds=backoff(errors), engine=claim.own_engine, counted=True)
-    else:
-        again = Again(seconds=wait, engine=claim.own_engine)
-    columns |= _due(again)
-    waits = (ChunkStatus.PENDING, EventType.CHUNK_PENDING)
-    written = _end_claim(claim, *waits, cause, closing=closing, **columns)
-    return again if written else None
+def claims_held(claims: Iterable[Claim]) -> set[tuple[int, UUID | None]]:
+    """The claims that still hold; for a change that has locked their jobs."""
+    rows = Chunk.objects.in_progress().filter(pk__in={claim.chunk_id for claim in claims})
+    return set(rows.order_by().values_list("pk", "lease_token"))
 
 
-def _outcome_of(error: AsrError) -> CallOutcome:
-    """Without an answer nobody can say whether the vendor did the work, and will bill it."""
-    if not isinstance(error, EngineUnavailable):
-        return CallOutcome.REFUSED
-    return CallOutcome.UNKNOWN if error.answer_lost else CallOutcome.FAILED
+def _close_answered(results: Sequence[_Result]) -> None:
+    """One statement for all calls of whose use the vendor said nothing."""
+    made = [result for result in results if result.attempt.call_id is not None]
+    for usage in {result.recognition.usage for result in made}:
+        calls = [r.attempt.call_id or 0 for r in made if r.recognition.usage == usage]
+        EngineCall.objects.filter(pk__in=calls).close(CallOutcome.ANSWERED, usage=usage)
 
 
-def _close_call(attempt: Attempt, outcome: CallOutcome, **columns: Any) -> None:
-    if attempt.call_id is not None:
-        EngineCall.objects.close(attempt.call_id, outcome, **columns)
+_RESULT: Final = (
+    *("text", "segments", "engine", "model", "language", "language_confidence", "confidence"),
+    *("deduplicated", "error_code", "error_detail", "error_recoverable"),
+    *("processing_seconds", "duration_seconds"),
+)
 
 
-def _free_wait(attempt: Attempt, error: AsrError) -> float | None:
-    """Seconds to wait after an attempt that costs nothing; None when it is to be counted."""
-    if not isinstance(error, EngineUnavailable | AudioUnavailable):
-        return None
-    if error.retry_after is not None:
-        return min(max(error.retry_after, RETRY_BASE_SECONDS), LONGEST_WAIT_SECONDS)
-    # Not to wait for the next probe itself, but to go the way of all others while the engine is
-    # down: to one that stands in, or to wait and be called delayed.
-    return 0.0 if attempt.call.failed_as_probe else None
+def _values(result: _Result) -> list[Any]:
+    """What is written of a result, in the order of `_RESULT`."""
+    heard, attempt = result.recognition, result.attempt
+    return [
+        *(heard.text, segments_to_json(heard.segments), heard.engine, heard.model, heard.language),
+        *(heard.language_confidence, heard.confidence, attempt.deduplicated, "", "", None),
+        *(attempt.measured["processing_seconds"], attempt.known_info.duration_seconds),
+    ]
 
 
-def postpone(job_id: UUID, index: int, again: Again) -> Again | None:
-    """Let a waiting chunk wait on for its engine; None when it does not wait any more."""
-    waiting = Chunk.objects.due().filter(job_id=job_id, index=index)
-    try:
-        with changing(job_id) as change:
-            if change.job.ended or wait_on(waiting, again) is None:
-                return None
-            change.delay("engine_unavailable")
-    except JobGoneError:
-        return None
-    return again
+def _tell_completed(change: JobChange, result: _Result) -> None:
+    claim = result.attempt.claim
+    text = result.recognition.text
+    change.record(EventType.CHUNK_COMPLETED, index=claim.index, text=text)
+    if claim.probe:
+        change.delay("")  # the engine is back
 
 
-def wait_on(waiting: ChunkQuerySet, again: Again) -> Again | None:
-    """Let chunks that wait already wait on; None when there are none any more."""
-    return again if waiting.update(dispatches=0, **_due(again)) else None
-
-
-def _due(again: Again) -> dict[str, Any]:
-    """The columns that say when a waiting chunk is due, and when its message counts as lost."""
-    wait = timedelta(seconds=again.seconds)
-    patience = MESSAGE_PATIENCE if again.needs_message else timedelta()
-    return {"not_before": from_now(wait), "resend_time": from_now(wait + patience)}
-
-
-def after_window(seconds: float) -> float:
-    """A little later, each chunk at a time of its own: the crowd must not come all at once."""
-    return seconds + random.uniform(0.0, settings.BREAKER_SECONDS / 4)  # noqa: S311
-
-
-def give_back(claim: Claim, again: Again | None = None, **columns: Any) -> bool:
-    """Undo the claim as if it had not been.
-
-    Args:
-        again: when the chunk is due; by default somebody else is to take it at once.
-    """
-    due = {"not_before": Now(), "resend_time": Now()} if again is None else _due(again)
-    columns |= {"attempts": F("attempts") - 1, **due}
-    return _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, {}, **columns)
-
-
-def backoff(errors: int) -> float:
-    """Seconds to wait after the n-th error: exponential, with jitter so that crowds part."""
-    return RETRY_BASE_SECONDS * 2.0 ** (errors - 1) * random.uniform(1.0, 1.25)  # noqa: S311
-
-
-def _end_claim(
-    claim: Claim,
-    to: ChunkStatus,
-    event: EventType,
-    data: dict[str, Any],
-    *,
-    closing: Callable[[], None] = lambda: None,
-    **columns: Any,
-) -> bool:
-    """Move a claimed chunk on, if the claim still holds.
-
-    Args:
-        closing: completes the ledger, whether or not the claim still holds: the call was made.
-    """
-    try:
-        with changing(claim.job_id) as change:
-            closing()
-            written = change.move_chunk(
-                claim.index, to, event, data, where=Q(lease_token=claim.token), **columns
-            )
-            if written and claim.probe and to == ChunkStatus.COMPLETED:
-                change.delay("")  # the engine is back
-    except JobGoneError:
-        closing()
-        written = False
-    if not written:
-        logger.info("Chunk %s[%d]: the claim was over", claim.job_id, claim.index)
-    return written
+_claims = GroupCommit(_claim_all)
+_results = GroupCommit(_record_all)

@@ -27,18 +27,12 @@ from asr.errors import (
 from asr.types import AudioRequest, Capabilities, Recognition
 from jobs import breakers, engines, recognitions, storage
 from jobs.attempts import Again, Attempt
-from jobs.claims import (
-    after_window,
-    claim_chunk,
-    give_back,
-    postpone,
-    record_error,
-    record_result,
-)
+from jobs.claims import claim_chunk, record_result
 from jobs.database import insist, release_connection
 from jobs.finishing import finish_job
 from jobs.interruption import Stopping, interruptible
 from jobs.models import Chunk, Job
+from jobs.setbacks import after_window, give_back, postpone, record_error
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +52,13 @@ def transcribe(job_id: UUID, index: int, engine: str | None = None) -> Again | N
     engine = engine or Job.objects.values_list("engine", flat=True).filter(pk=job_id).first()
     if engine is None:
         return None
-    if again := recognitions.look_again(job_id, index, engine):
-        return again
-    release_connection()
     with breakers.admit(engine) as call:
         if not call.admitted:
             return _without(engine, job_id, index, call.wait_seconds)
         claim = claim_chunk(job_id, index, engine, probe=bool(call.probe))
         release_connection()
         if claim is None:
-            return None
+            return recognitions.look_again(job_id, index, engine)
         return _work(Attempt(claim=claim, call=call))
 
 
@@ -77,7 +68,7 @@ def _work(attempt: Attempt) -> Again | None:
     except Stopping:
         insist(partial(settle, attempt))
         raise
-    if again is None:
+    if again is None and attempt.is_last:
         insist(partial(finish_job, attempt.claim.job_id))
     return again
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
@@ -18,27 +20,24 @@ from django.conf import settings
 from django.db import IntegrityError
 
 from asr.types import Recognition, segments_from_json
-from jobs.attempts import Again, Attempt, Claim
-from jobs.claims import give_back, wait_on
-from jobs.models import (
-    Chunk,
-    ChunkQuerySet,
-    ChunkStatus,
-    EngineCall,
-    JobGoneError,
-    changing,
-    common_language,
-)
+from jobs.attempts import Again, Attempt
+from jobs.claims import claims_held
+from jobs.group_commit import GroupCommit
+from jobs.models import Chunk, ChunkStatus, EngineCall, changing_all, common_language
+from jobs.models.bulk import update_each
+from jobs.setbacks import give_back, wait_on
 
 CHECK_AGAIN_SECONDS = (1.0, 2.0)  # how long a chunk waits to see whether the other has its answer
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Beginning:
+    attempt: Attempt
+    key: str
+
+
 class ClaimOverError(Exception):
     """The chunk was cancelled, deleted, or given to somebody else: nobody is to be asked."""
-
-
-class _AskedByAnotherError(Exception):
-    """Another chunk in progress has the same key."""
 
 
 def begin(attempt: Attempt) -> Again | None:
@@ -51,25 +50,12 @@ def begin(attempt: Attempt) -> Again | None:
     Raises:
         ClaimOverError: nothing is to be done any more.
     """
-    claim, key = attempt.claim, _key(attempt)
-    mine = Chunk.objects.filter(job_id=claim.job_id, index=claim.index, lease_token=claim.token)
     try:
-        # Under the job's lock, as whatever moves its chunks: else two wait for each other.
-        with changing(claim.job_id):
-            _take_key(mine, key)
-            known = Chunk.objects.filter(recognition_key=key, status=ChunkStatus.COMPLETED)
-            # Looked for only now: another that completed before the key was ours is seen here.
-            found = known.order_by("pk").first() if key else None
-            if found is None:
-                attempt.expected_language = _spoken_before(claim)
-                attempt.call_id = _opened(attempt).pk
-                return None
-    except JobGoneError:
-        raise ClaimOverError from None
-    except _AskedByAnotherError:
-        again = _later(claim.engine)
-        return again if give_back(claim, again, recognition_key=key) else None
-    attempt.recognition, attempt.deduplicated = _recognition_of(found), True
+        if not _beginnings(_Beginning(attempt=attempt, key=_key(attempt))):
+            raise ClaimOverError
+    except IntegrityError:  # of the one constraint that the key is under
+        again = _later(attempt.claim.engine)
+        return again if give_back(attempt.claim, again, recognition_key=_key(attempt)) else None
     return None
 
 
@@ -85,15 +71,6 @@ def look_again(job_id: UUID, index: int, engine: str) -> Again | None:
     if not waiting.exists():
         return None
     return wait_on(waiting, _later(engine))
-
-
-def _take_key(mine: ChunkQuerySet, key: str) -> None:
-    try:
-        written = mine.update(recognition_key=key)
-    except IntegrityError as error:  # the one constraint that this column is under
-        raise _AskedByAnotherError from error
-    if not written:
-        raise ClaimOverError
 
 
 def _later(engine: str) -> Again:
@@ -118,6 +95,42 @@ def _key(attempt: Attempt) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def _begin_all(beginnings: Sequence[_Beginning]) -> list[bool]:
+    """See `begin`; False for each claim that is over."""
+    # Under the jobs' locks, as whatever moves their chunks, and in the order of the keys: else two
+    # such transactions could wait for each other.
+    with changing_all({each.attempt.claim.job_id for each in beginnings}):
+        held = claims_held(each.attempt.claim for each in beginnings)
+        asking = sorted(
+            (each for each in beginnings if each.attempt.claim.ticket in held),
+            key=lambda each: each.key,
+        )
+        _take_keys(asking)
+        keys = {each.key for each in asking} - {""}
+        # Looked for only now: one that completed before the key was ours is seen here.
+        completed = Chunk.objects.filter(recognition_key__in=keys, status=ChunkStatus.COMPLETED)
+        known = {chunk.recognition_key: chunk for chunk in completed.order_by("-pk")}
+        new = [each.attempt for each in asking if each.key not in known]
+        _expect_languages(new)
+        calls = EngineCall.objects.bulk_create(_call_of(attempt) for attempt in new)
+    for attempt, call in zip(new, calls, strict=True):
+        attempt.call_id = call.pk
+    for each in asking:
+        if found := known.get(each.key):
+            each.attempt.recognition, each.attempt.deduplicated = _recognition_of(found), True
+    return [each in asking for each in beginnings]
+
+
+_beginnings = GroupCommit(_begin_all)
+
+
+def _take_keys(beginnings: Sequence[_Beginning]) -> None:
+    mine = Chunk.objects.in_progress()
+    keys = {each.attempt.claim.chunk_id: [each.key] for each in beginnings}
+    if keys:
+        update_each(mine, {}, ["recognition_key"], keys)
+
+
 def _recognition_of(chunk: Chunk) -> Recognition:
     return Recognition(
         segments=segments_from_json(chunk.segments),
@@ -128,10 +141,10 @@ def _recognition_of(chunk: Chunk) -> Recognition:
     )
 
 
-def _opened(attempt: Attempt) -> EngineCall:
+def _call_of(attempt: Attempt) -> EngineCall:
     claim, engine = attempt.claim, attempt.known_engine
     seconds, price = attempt.known_info.duration_seconds, engine.capabilities.price_per_minute
-    return EngineCall.objects.create(
+    return EngineCall(
         job_id=claim.job_id,
         index=claim.index,
         user_id=claim.user_id,
@@ -142,9 +155,21 @@ def _opened(attempt: Attempt) -> EngineCall:
     )
 
 
-def _spoken_before(claim: Claim) -> str | None:
-    """The language of most of what was recognised of the chunks before this one."""
-    before = Chunk.objects.filter(
-        job_id=claim.job_id, index__lt=claim.index, status=ChunkStatus.COMPLETED
-    )
-    return common_language(before.values_list("language", "duration_seconds"))
+def _expect_languages(attempts: Sequence[Attempt]) -> None:
+    """For who is to detect: the language of most of the chunks before, as far as they ended."""
+    unsure = [
+        attempt
+        for attempt in attempts
+        if attempt.claim.index
+        and not attempt.claim.language
+        and attempt.known_engine.capabilities.detects_language
+    ]
+    if not unsure:
+        return
+    jobs = {attempt.claim.job_id for attempt in unsure}
+    completed = Chunk.objects.filter(job_id__in=jobs, status=ChunkStatus.COMPLETED).order_by()
+    heard = list(completed.values_list("job_id", "index", "language", "duration_seconds"))
+    for attempt in unsure:
+        job_id, index = attempt.claim.job_id, attempt.claim.index
+        before = [(tag, length) for job, at, tag, length in heard if job == job_id and at < index]
+        attempt.expected_language = common_language(before)

@@ -1,4 +1,4 @@
-"""The two ways to talk to the broker's Redis: of who waits for it, and of who must not."""
+"""The ways to talk to the broker's Redis: of who waits for it, and of who must not."""
 
 from __future__ import annotations
 
@@ -44,3 +44,15 @@ def patient_client(url: str) -> redis.Redis:
         ),
     )
     return redis.Redis(connection_pool=pool)
+
+
+def listening_client(url: str) -> redis.Redis:
+    """For who waits for news: no time-out while there are none, but a sign of life now and then."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=None,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+    )

@@ -32,6 +32,7 @@ from jobs.models import (
     from_now,
     validate_user_id,
 )
+from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
 from jobs.storage import UploadedAudio
 
@@ -265,10 +266,10 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
         for index, upload in enumerate(submission.uploads):
             stored.append(storage.store_upload(submission.user_id, job_id, index, upload))
         with transaction.atomic():
-            _insert(submission, job_id, stored)
+            job, stamp = _insert(submission, job_id, stored)
             if reservation is not None:
                 _bind(reservation, job_id)
-            transaction.on_commit(partial(cache.write_job_through, job_id), robust=True)
+            transaction.on_commit(partial(cache.write_pages_through, job, stamp), robust=True)
             crashpoint("before-job.submitted")
         crashpoint("after-job.submitted")
     except BaseException:
@@ -278,8 +279,8 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
     return job_id
 
 
-def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> None:
-    """Job, chunks, index and first event."""
+def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Job, UUID]:
+    """Job, chunks, index and first event; the job, and the stamp of its user's index."""
     paths = stored or [str(storage.check_path(path)) for path in submission.audio_paths]
     uploads = set(stored) or _uploads_among(paths)
     job = Job.objects.create(
@@ -294,22 +295,18 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> None:
         deadline=from_now(DEADLINE),
         sequence=1,
     )
-    Chunk.objects.bulk_create(
-        Chunk(
-            job_id=job_id,
-            index=index,
-            audio_path=path,
-            uploaded=path in uploads,
-            not_before=Now(),
-            resend_time=from_now(MESSAGE_PATIENCE),
-        )
-        for index, path in enumerate(paths)
+    insert_alike(
+        Chunk,
+        {"job_id": job_id, "not_before": Now(), "resend_time": from_now(MESSAGE_PATIENCE)},
+        ("index", "audio_path", "uploaded"),
+        [(index, path, path in uploads) for index, path in enumerate(paths)],
     )
     UserJobIndex.objects.create(
         job_id=job_id, user_id=job.user_id, job_status=job.status, submitted_time=Now()
     )
-    UserIndexStamp.renew(job.user_id)
     JobEvent.objects.create(job_id=job_id, sequence=1, type=EventType.JOB_SUBMITTED, time=Now())
+    # Last: every submission of the user waits for the one that holds this row.
+    return job, UserIndexStamp.renew(job.user_id)
 
 
 def _uploads_among(paths: Sequence[str]) -> set[str]:

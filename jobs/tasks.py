@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import dramatiq
@@ -54,7 +54,7 @@ def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
 @dramatiq.actor(queue_name=engines.CONTROL_QUEUE, time_limit=60_000)
 def stitch_transcript(job_id: str) -> None:
     """The group's completion callback: finish the job, if nobody has yet."""
-    finishing.finish_job(UUID(job_id))
+    finishing.finish_job_if_due(UUID(job_id))
 
 
 def dispatch(job_id: UUID) -> bool:
@@ -79,7 +79,7 @@ def _dispatch(job_id: UUID) -> bool:
     group = dramatiq.group([_message(job_id, index, engine) for index, engine in waiting])
     group.add_completion_callback(stitch_transcript.message(str(job_id)))
     try:
-        with broker_errors():
+        with broker_errors(), cast("Any", dramatiq.get_broker()).together():
             group.run()
     except ConnectionError:
         logger.warning("Job %s: the broker is away; it starts when the broker is back", job_id)

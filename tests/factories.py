@@ -17,15 +17,15 @@ from django.db.models.functions import Now
 
 from asr.errors import AsrError, EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment, Word
-from jobs import attempts, claims, finishing
+from jobs import attempts, claims, finishing, setbacks
 from jobs.models import (
     AuthToken,
     Chunk,
     EventType,
     Job,
-    JobChange,
     UserIndexStamp,
     UserJobIndex,
+    changing,
     from_now,
 )
 
@@ -64,9 +64,8 @@ def make_job(chunks: int = 1, *, user_id: str = "alice", **columns: Any) -> Job:
         job=job, user_id=user_id, job_status=job.status, submitted_time=Now()
     )
     UserIndexStamp.renew(user_id)
-    change = JobChange(job)
-    change.record(EventType.JOB_SUBMITTED)
-    change.write_events()
+    with changing(job.pk) as change:
+        change.record(EventType.JOB_SUBMITTED)
     return Job.objects.get(pk=job.pk)
 
 
@@ -104,7 +103,7 @@ def complete(claimed: attempts.Claim, text: str = "word", seconds: float = 1.0) 
 
 
 def fail(claimed: attempts.Claim, error: AsrError | None = None) -> attempts.Again | None:
-    return claims.record_error(attempt(claimed, None), error or passing())
+    return setbacks.record_error(attempt(claimed, None), error or passing())
 
 
 def attempt(claimed: attempts.Claim, seconds: float | None = 1.0) -> attempts.Attempt:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from jobs.models.changes import JobChange, JobGoneError, changing
+from jobs.models.changes import (
+    JobChange,
+    JobGoneError,
+    changing,
+    changing_all,
+    complete_chunks,
+    start_chunks,
+)
 from jobs.models.chunk import (
     MAX_CRASHES,
     MAX_ERRORS,
@@ -54,8 +61,11 @@ __all__ = [
     "UserJobIndex",
     "WorkerProcess",
     "changing",
+    "changing_all",
     "common_language",
+    "complete_chunks",
     "from_now",
     "iso_time",
+    "start_chunks",
     "validate_user_id",
 ]

@@ -8,16 +8,19 @@ each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from jobs.crashpoints import crashpoint
+from jobs.models.bulk import update_each
 from jobs.models.chunk import Chunk
 from jobs.models.clock import iso_time
 from jobs.models.event import EventType, JobEvent
@@ -41,17 +44,18 @@ class JobChange:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.stamp: UUID | None = None  # of the user's index, once the job was moved
         self._events: list[JobEvent] = []
 
     def move_job(self, to: JobStatus, event: EventType, **columns: Any) -> bool:
         """Move the job, if it may; False when it may not, and then nothing changes."""
         columns["completed_time"] = Now() if to in ENDED_JOB else None
         rows = Job.objects.filter(pk=self.job.pk)
-        if not _move(rows, job_sources(to), to, columns):
+        if not _moved(rows, job_sources(to), to, columns):
             return False
         self.job.status = to
         UserJobIndex.objects.filter(pk=self.job.pk).update(job_status=to)
-        UserIndexStamp.renew(self.job.user_id)
+        self.stamp = UserIndexStamp.renew(self.job.user_id)
         self.record(event)
         return True
 
@@ -68,7 +72,7 @@ class JobChange:
         if to != ChunkStatus.IN_PROGRESS:
             columns |= NO_CLAIM
         rows = Chunk.objects.filter(where, job_id=self.job.pk, index=index)
-        if not _move(rows, chunk_sources(to), to, columns):
+        if not _moved(rows, chunk_sources(to), to, columns):
             return False
         if to == ChunkStatus.PENDING:
             # As the row has it: this process's clock may be wrong.
@@ -93,15 +97,12 @@ class JobChange:
         """Add an event; it is numbered and written when the change is complete."""
         self._events.append(JobEvent(job_id=self.job.pk, type=event, time=Now(), data=data))
 
-    def write_events(self) -> None:
+    def number_events(self) -> list[JobEvent]:
         """Number the events without a hole: the row lock makes the counter ours."""
-        if not self._events:
-            return
         for number, event in enumerate(self._events, start=self.job.sequence + 1):
             event.sequence = number
-        JobEvent.objects.bulk_create(self._events)
         self.job.sequence += len(self._events)
-        Job.objects.filter(pk=self.job.pk).update(sequence=self.job.sequence)
+        return self._events
 
     def pass_crashpoints(self, moment: str) -> None:
         """One for each event of the change: `before-chunk.started`, `after-job.completed` …"""
@@ -116,17 +117,76 @@ def changing(job_id: UUID) -> Iterator[JobChange]:
     Raises:
         JobGoneError: when there is no such job.
     """
-    with transaction.atomic():
-        job = Job.objects.select_for_update().filter(pk=job_id).first()
-        if job is None:
+    with changing_all([job_id]) as changes:
+        if job_id not in changes:
             raise JobGoneError(str(job_id))
-        change = JobChange(job)
-        yield change
-        change.write_events()
-        change.pass_crashpoints("before")
-    change.pass_crashpoints("after")
+        yield changes[job_id]
 
 
-def _move(rows: models.QuerySet[Any], sources: list[Any], to: str, columns: dict[str, Any]) -> bool:
-    """The one place where a status is written."""
-    return rows.filter(status__in=sources).update(status=to, **columns) == 1
+@contextmanager
+def changing_all(job_ids: Collection[UUID]) -> Iterator[dict[UUID, JobChange]]:
+    """One transaction in which all these jobs are locked, those that are gone left out.
+
+    They are locked in the order of their ids, so that two such changes do not wait for each other.
+    """
+    with transaction.atomic():
+        jobs = Job.objects.select_for_update().filter(pk__in=job_ids).order_by("pk")
+        changes = {job.pk: JobChange(job) for job in jobs}
+        yield changes
+        _write_events(changes.values())
+        for change in changes.values():
+            change.pass_crashpoints("before")
+    for change in changes.values():
+        change.pass_crashpoints("after")
+
+
+def start_chunks(
+    changes: Mapping[UUID, JobChange], wanted: Mapping[UUID, Collection[int]], **columns: Any
+) -> list[Chunk]:
+    """Move those of the wanted chunks that are due to `in_progress`, all in one statement.
+
+    `columns` hold a `lease_token` that nobody has. Returns the chunks that were moved, with their
+    place and path; their events are the caller's to record.
+    """
+    of_jobs = [Q(job_id=job_id, index__in=wanted[job_id]) for job_id in changes.keys() & wanted]
+    if not of_jobs:
+        return []
+    to = ChunkStatus.IN_PROGRESS
+    due = Chunk.objects.due().filter(reduce(or_, of_jobs)).not_being_recognised()
+    if not _moved(due, chunk_sources(to), to, columns):
+        return []
+    mine = Chunk.objects.filter(job_id__in=wanted, lease_token=columns["lease_token"])
+    return list(mine.order_by().only("job_id", "index", "audio_path"))
+
+
+def complete_chunks(columns: Sequence[str], values: Mapping[int, Sequence[Any]]) -> None:
+    """Move chunks whose claims hold to `completed`, each with its own values, in one go.
+
+    Args:
+        values: of the attributes in `columns`, by the chunk's primary key. The jobs are locked and
+            the claims were looked at since, so that nobody can have moved one of them.
+    """
+    to = ChunkStatus.COMPLETED
+    sources = Chunk.objects.filter(status__in=chunk_sources(to))
+    alike = {"status": to, "ended_time": Now(), **NO_CLAIM}
+    if update_each(sources, alike, columns, values) != len(values):
+        raise AssertionError("a chunk was moved although its job is locked")
+
+
+def _write_events(changes: Iterable[JobChange]) -> None:
+    """All events, and how many each job has had by now."""
+    events: list[JobEvent] = []
+    jobs: dict[int, list[UUID]] = {}
+    for change in changes:
+        new = change.number_events()
+        if new:
+            events += new
+            jobs.setdefault(len(new), []).append(change.job.pk)
+    JobEvent.objects.bulk_create(events)
+    for count, job_ids in jobs.items():
+        Job.objects.filter(pk__in=job_ids).update(sequence=F("sequence") + count)
+
+
+def _moved(rows: models.QuerySet[Any], sources: list[Any], to: str, columns: dict[str, Any]) -> int:
+    """How many rows were moved; the one place where a status is written."""
+    return rows.filter(status__in=sources).update(status=to, **columns)

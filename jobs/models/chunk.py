@@ -64,8 +64,14 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
 
     def being_recognised(self) -> ChunkQuerySet:
         """Chunks whose very sound another one is asking the same engine about just now."""
+        return self.exclude(recognition_key="").filter(self._same_in_progress())
+
+    def not_being_recognised(self) -> ChunkQuerySet:
+        return self.filter(Q(recognition_key="") | ~self._same_in_progress())
+
+    def _same_in_progress(self) -> Exists:
         same = Chunk.objects.in_progress().filter(recognition_key=OuterRef("recognition_key"))
-        return self.exclude(recognition_key="").filter(Exists(same))
+        return Exists(same)
 
     def dead_letters(self) -> ChunkQuerySet:
         """Chunks that failed for good, of jobs that failed.

@@ -26,13 +26,13 @@ class EngineCallQuerySet(models.QuerySet["EngineCall"]):
     """Rows of the ledger."""
 
     def close(
-        self, pk: int, outcome: CallOutcome, *, error_code: str = "", usage: Usage | None = None
+        self, outcome: CallOutcome, *, error_code: str = "", usage: Usage | None = None
     ) -> None:
-        """Write what became of a call."""
+        """Write what became of these calls."""
         counted = usage or Usage()
         tokens = [counted.input_tokens, counted.output_tokens]
         read, written = (n if n is not None and 0 <= n <= MOST_TOKENS else None for n in tokens)
-        self.filter(pk=pk).update(
+        self.update(
             outcome=outcome,
             error_code=error_code,
             ended_time=Now(),

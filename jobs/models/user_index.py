@@ -65,14 +65,13 @@ class UserIndexStamp(models.Model):
         return self.user_id
 
     @staticmethod
-    def renew(user_id: str) -> None:
+    def renew(user_id: str) -> UUID:
         """Make pages cached so far unreachable; in one statement, in the caller's transaction."""
+        new = UserIndexStamp(user_id=user_id, stamp=uuid4())
         UserIndexStamp.objects.bulk_create(
-            [UserIndexStamp(user_id=user_id, stamp=uuid4())],
-            update_conflicts=True,
-            update_fields=["stamp"],
-            unique_fields=["user_id"],
+            [new], update_conflicts=True, update_fields=["stamp"], unique_fields=["user_id"]
         )
+        return new.stamp
 
     @staticmethod
     def of(user_id: str) -> UUID | None:

@@ -83,11 +83,11 @@ def test_row_06_a_worker_dies_in_the_middle_of_the_stitching(row: Row) -> None:
     row.verify()
 
 
-def test_row_07_the_web_server_dies_with_6_of_24_messages_sent(row: Row) -> None:
+def test_row_07_the_web_server_dies_before_it_sends_its_24_messages(row: Row) -> None:
     world = row.fresh_world(CRASHPOINT="before-send:7")
     audio = row.audio(24)
 
-    row.fault("SIGKILL before the seventh message")
+    row.fault("SIGKILL at the seventh message: they are sent together, so none was")
     assert row.try_to_submit(audio, hits=1) is None, "the web server did not die"
     died = crash(world, "before-send")
     row.await_hits(24, audio, 120)  # the patience with a message is a minute

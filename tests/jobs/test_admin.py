@@ -27,7 +27,7 @@ from django_dramatiq.models import Task
 from asr.breaker import FAILURES_TO_OPEN
 from asr.errors import AudioRejected
 from asr.types import AudioInfo, Recognition, Segment
-from jobs import admin_lists, attempts, breakers, claims, finishing, liveness, tasks
+from jobs import admin_lists, attempts, breakers, claims, finishing, liveness, setbacks, tasks
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -87,7 +87,7 @@ def complete(job_id: UUID, index: int, text: str = "good morning") -> None:
 
 
 def fail(job_id: UUID, index: int) -> None:
-    claims.record_error(attempt(job_id, index), AudioRejected("invalid_audio", "no sound in it"))
+    setbacks.record_error(attempt(job_id, index), AudioRejected("invalid_audio", "no sound in it"))
     finishing.finish_job(job_id)
 
 

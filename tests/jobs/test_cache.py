@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import pytest
 import redis
@@ -71,9 +70,12 @@ def test_an_ended_job_is_written_through_and_read_without_the_database() -> None
 
 
 def test_a_job_in_progress_is_not_cached(snapshot: Callable[[], Snapshot]) -> None:
-    job = factories.make_job()
-    cache.write_job_through(job.pk)
-    assert not [key for key in snapshot() if str(job.pk).encode() in key]
+    job = factories.make_failed_job("hello", None)
+    raw_keys = [key for key in snapshot() if str(job.pk).encode() in key]
+    assert len(raw_keys) == 1  # as it was when it had failed
+    actions.retry(job.pk)
+    read(job)
+    assert raw_keys == [key for key in snapshot() if str(job.pk).encode() in key]
 
 
 def test_what_is_read_is_what_was_cached() -> None:
@@ -169,17 +171,21 @@ def test_a_cancelled_job_leaves_the_page_of_running_ones() -> None:
     assert (found("in_progress"), found("cancelled")) == ([], [str(job.pk)])
 
 
-def test_a_write_that_comes_late_stores_nothing_that_is_read_later() -> None:
+def test_a_write_that_comes_late_stores_nothing_that_is_read_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Between commit and write-through the job is retried: the late writer writes old news."""
-    job = factories.make_failed_job("one", None)
-    late: list[UUID] = [job.pk]
+    late: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "write_job_through", lambda *args: late.append(args))
+        job = factories.make_failed_job("one", None)
     django_cache.clear()
     actions.retry(job.pk)
-    cache.write_job_through(late[0])
+    cache.write_job_through(*late[0])
     assert read(job)["jobStatus"] == "in_progress"
     factories.complete(factories.claim(job, 1), "two")
     finishing.finish_job(job.pk)
-    cache.write_job_through(late[0])
+    cache.write_job_through(*late[0])
     assert read(job)["transcription"] == "one two"
 
 

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioRequest
-from jobs import actions, attempts, claims, finishing, pipeline, tasks
+from jobs import actions, attempts, finishing, pipeline, setbacks, tasks
 from jobs.interruption import Stopping
 from jobs.models import Chunk, Job, JobEvent, Transcript, WorkerProcess
 from jobs.sweeper import sweep
@@ -76,14 +76,14 @@ def test_the_groups_callback_finishes_a_job_by_itself(
 
         caller = inspect.stack()[1].function
         callers.append(caller)
-        return finish(job_id) if caller == "stitch_transcript" else False
+        return finish(job_id) if caller == "finish_job_if_due" else False
 
     for module in (finishing, pipeline):
         monkeypatch.setattr(module, "finish_job", only_from_the_callback)
     tasks.dispatch(job.pk)
     worker.start()
     wait_until(lambda: ended(job))
-    assert callers.count("stitch_transcript") == 1
+    assert callers.count("finish_job_if_due") == 1  # which only the callback calls
     assert Job.objects.get(pk=job.pk).status == "completed"
 
 
@@ -154,7 +154,7 @@ def test_a_barrier_that_redis_lost_ends_no_job_early(
 def test_an_attempt_that_failed_comes_back_by_itself(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.1)
+    monkeypatch.setattr(setbacks, "RETRY_BASE_SECONDS", 0.1)
     job = job_with_audio()
     script.steps = [factories.passing(), factories.passing(), "word"]
     tasks.dispatch(job.pk)
@@ -167,7 +167,7 @@ def test_an_attempt_that_failed_comes_back_by_itself(
 def test_an_engine_that_fails_for_ever_is_called_four_times(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.05)
+    monkeypatch.setattr(setbacks, "RETRY_BASE_SECONDS", 0.05)
     job = job_with_audio()
     script.otherwise = EngineUnavailable("engine_error", "no")
     tasks.dispatch(job.pk)
@@ -246,7 +246,7 @@ def test_after_a_counted_error_of_a_stand_in_a_message_for_the_jobs_own_engine_i
 def test_waits_that_the_engine_asks_for_use_up_none_of_the_retries(
     worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.05)
+    monkeypatch.setattr(setbacks, "RETRY_BASE_SECONDS", 0.05)
     job = job_with_audio()
     script.steps = [EngineUnavailable("engine_error", "busy", retry_after=0.05)] * 9
     tasks.dispatch(job.pk)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import schemathesis
 from django.contrib.auth import get_user_model
+from django.contrib.staticfiles import finders
 from hypothesis import HealthCheck, Phase, given, settings
 from rest_framework.test import APIClient
 from schemathesis.checks import load_all_checks, not_a_server_error
@@ -104,7 +105,7 @@ def test_the_pages_reference_no_other_host(anybody: APIClient, address: str) -> 
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?:https?:)?//[^"']*""", text)
     assert "googleapis" not in text
     for file in re.findall(r"""(?:src|href)\s*=\s*["'](/[^"']*)""", text):
-        assert anybody.get(file).status_code == 200, file
+        assert finders.find(file.removeprefix("/static/")) is not None, file
 
 
 def contract() -> schemathesis.BaseSchema:

@@ -22,7 +22,7 @@ from django.core.management import CommandError, call_command
 
 from asr.errors import EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment
-from jobs import actions, attempts, claims, engines, pipeline
+from jobs import actions, attempts, claims, engines, pipeline, setbacks
 from jobs.management.commands import transcribe
 from jobs.models import Chunk, ChunkStatus, Job, JobEvent, JobStatus, WorkerProcess
 from transcription_site.env import BASE_DIR
@@ -131,7 +131,7 @@ def test_an_attempt_that_fails_is_repeated_when_its_wait_is_over(
         return heard("second time")
 
     recognised_by(recognise)
-    monkeypatch.setattr(claims, "RETRY_BASE_SECONDS", 0.3)
+    monkeypatch.setattr(setbacks, "RETRY_BASE_SECONDS", 0.3)
 
     out, err = run(audio)
 

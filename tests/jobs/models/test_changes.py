@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from asr.errors import EngineUnavailable
-from jobs import actions, attempts, claims, finishing, liveness
+from jobs import actions, attempts, claims, finishing, liveness, setbacks
 from jobs.models import (
     Chunk,
     ErasedJob,
@@ -155,7 +155,7 @@ class JobLife(RuleBasedStateMachine):
     def the_worker_gives_back(self, data: Any) -> None:
         claim = self.take(data)
         before = Chunk.objects.get(job_id=self.job_id, index=claim.index)
-        assert claims.give_back(claim)
+        assert setbacks.give_back(claim)
         after = Chunk.objects.get(job_id=self.job_id, index=claim.index)
         assert after.attempts == before.attempts - 1
         assert (after.errors, after.crashes) == (before.errors, before.crashes)
@@ -194,7 +194,7 @@ class JobLife(RuleBasedStateMachine):
             case "error":
                 assert factories.fail(claim) is None
             case _:
-                assert not claims.give_back(claim)
+                assert not setbacks.give_back(claim)
         assert all_rows(self.job_id) == before
 
     @rule()
@@ -428,7 +428,7 @@ def test_a_chunk_is_not_claimed_before_its_time(job: Job) -> None:
 
 def test_events_of_a_job_with_a_hundred_changes_have_no_hole(job: Job) -> None:
     for _ in range(50):
-        assert claims.give_back(factories.claim(job, 0))
+        assert setbacks.give_back(factories.claim(job, 0))
     numbers = (
         JobEvent.objects.filter(job=job).order_by("sequence").values_list("sequence", flat=True)
     )
