@@ -20,7 +20,12 @@ class ScriptedEngine(TranscriptionService):
     name = "scripted"
     model = "m"
     capabilities = Capabilities(
-        languages=None, words=True, vocabulary=True, diarization=True, runs_locally=False
+        languages=None,
+        words=True,
+        vocabulary=True,
+        diarization=True,
+        runs_locally=False,
+        detects_language=True,
     )
 
     def __init__(self) -> None:

@@ -8,7 +8,10 @@ the reasons stand with each part.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import redis
@@ -16,13 +19,14 @@ from django.conf import settings
 from dramatiq import Message, Worker
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.common import compute_backoff
 from dramatiq.errors import ConnectionClosed, DecodeError
 from dramatiq.middleware import GroupCallbacks, Middleware, Retries
 from dramatiq.rate_limits.backends import RedisBackend
 
 from jobs.crashpoints import crashpoint
 from jobs.redis_clients import impatient_client, patient_client
-from transcription_site import watchdog
+from transcription_site import doorbell, watchdog
 
 BARRIER_TTL_MS: Final = 7 * 24 * 3600 * 1000
 SHUTDOWN_MARGIN_SECONDS: Final = 10.0  # beyond what Dramatiq grants its threads
@@ -32,17 +36,59 @@ logger = logging.getLogger(__name__)
 
 
 class SafeConsumer(_RedisConsumer):
-    """A consumer whose thread outlives an outage: it knows only ConnectionClosed."""
+    """A consumer whose thread outlives an outage, and wakes when there is something to do.
+
+    The one above it sleeps up to a second whenever it has nothing to fetch or no room for it: with
+    as many messages fetched as there are threads, these waited for that second between two chunks.
+    """
+
+    def __init__(
+        self, broker: SafeRedisBroker, queue_name: str, prefetch: int, timeout: int
+    ) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        self._bell = doorbell.Bell(queue_name)
 
     def __next__(self) -> MessageProxy | None:
-        """Step over what is no message: an error here forgets all that was fetched with it."""
         while True:
+            message = self._cached()
+            if message is not None:
+                self.misses = 0
+                return message
+            if not self._fetch():
+                self.misses, wait = compute_backoff(self.misses, max_backoff=self.timeout)
+                self._bell.wait(wait / 1000)
+                return None
+
+    def _cached(self) -> MessageProxy | None:
+        """The next message that was fetched, stepping over what is none."""
+        while self.message_cache:
+            data = self.message_cache.pop(0)
             try:
-                return cast("MessageProxy | None", super().__next__())  # type: ignore[no-untyped-call]
-            except (DecodeError, TypeError):
+                message: Message[Any] = Message.decode(data)
+            except (DecodeError, TypeError):  # an error would forget all that was fetched with it
                 logger.exception(
                     "There is something in queue %s that is no message", self.queue_name
                 )
+                continue
+            self.queued_message_ids.add(message.message_id)
+            return MessageProxy(message)
+        return None
+
+    def _fetch(self) -> bool:
+        room = self.prefetch - self.outstanding_message_count
+        try:
+            self.message_cache = self.broker.do_fetch(self.queue_name, room) if room > 0 else []
+        except redis.ConnectionError as error:
+            raise ConnectionClosed(error) from None
+        return bool(self.message_cache)
+
+    def ack(self, message: MessageProxy) -> None:
+        super().ack(message)  # type: ignore[no-untyped-call]
+        self._bell.ring()  # there is room for another
+
+    def nack(self, message: MessageProxy) -> None:
+        super().nack(message)  # type: ignore[no-untyped-call]
+        self._bell.ring()
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         try:
@@ -61,6 +107,8 @@ class SafeRedisBroker(RedisBroker):
             maintenance_chance=MAINTENANCE_CHANCE,
         )
 
+        self._batch = threading.local()
+
     @property
     def consumer_class(self) -> type[Consumer]:
         return SafeConsumer
@@ -71,12 +119,20 @@ class SafeRedisBroker(RedisBroker):
         self.client = client
         self.scripts = {name: client.register_script(text) for name, text in scripts.items()}
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send what is enqueued inside at its end, in one round trip: 24 cost 5 ms one by one."""
+        self._batch.parcel = parcel = _Parcel(self)
+        try:
+            yield
+        finally:
+            del self._batch.parcel
+        parcel.send()
+
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Send a message; every one goes through here, also those of groups and retries."""
         crashpoint("before-send")
-        sent: Message[Any] = super().enqueue(message, delay=delay)
-        crashpoint("after-send")
-        return sent
+        return super().enqueue(message, delay=delay)
 
     def _dispatch(self, command: str) -> Callable[..., Any]:
         """Dramatiq survives a ConnectionError, but a TimeoutError ends its threads."""
@@ -84,11 +140,62 @@ class SafeRedisBroker(RedisBroker):
 
         def dispatch(*args: Any) -> Any:
             try:
-                return inner(*args)
+                if command != "enqueue":
+                    return inner(*args)
+                return self._enqueue(*args)
             except redis.TimeoutError as error:
                 raise redis.ConnectionError(str(error)) from error
 
         return dispatch
+
+    def _enqueue(self, *args: Any) -> None:
+        """Put it with the others that are sent together; by itself when there are none."""
+        parcel = getattr(self._batch, "parcel", None) or _Parcel(self)
+        parcel.put(*args)
+        if parcel is not getattr(self._batch, "parcel", None):
+            parcel.send()
+
+
+class _Parcel:
+    """Messages that are sent by one command, with a ring for each queue."""
+
+    def __init__(self, broker: SafeRedisBroker) -> None:
+        self._broker = broker
+        self._calls: list[list[Any]] = []
+        self._queues: list[str] = []
+
+    def put(self, queue: str, message_id: str, data: bytes) -> None:
+        broker = self._broker
+        now = int(time.time() * 1000)
+        args = ["enqueue", now, queue, broker.broker_id, broker.heartbeat_timeout]
+        args += [
+            broker.dead_message_ttl,
+            0,
+            cast("Any", broker)._max_unpack_size(),
+            message_id,
+            data,
+        ]
+        self._calls.append([broker.namespace, *args])
+        self._queues.append(queue)
+
+    def send(self) -> None:
+        """Raises redis.RedisError: whoever sent cannot know which of them arrived."""
+        try:
+            self._send()
+        except redis.exceptions.NoScriptError:  # a server that has started anew, so all failed
+            self._broker.client.script_load(self._broker.scripts["dispatch"].script)
+            self._send()
+        for _ in self._queues:
+            crashpoint("after-send")
+
+    def _send(self) -> None:
+        # Not by calling the script, which would ask the server first whether it knows it.
+        pipeline = self._broker.client.pipeline(transaction=False)
+        for call in self._calls:
+            pipeline.evalsha(self._broker.scripts["dispatch"].sha, 1, *call)
+        for queue in set(self._queues):
+            pipeline.publish(doorbell.CHANNEL, queue)
+        pipeline.execute()
 
 
 class WorkerLife(Middleware):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 from uuid import uuid4
 
 import dramatiq
@@ -17,6 +19,7 @@ from jobs import tasks
 from jobs.redis_clients import impatient_client, patient_client
 from tests.helpers import broker
 from transcription_site.broker import SafeConsumer, SafeRedisBroker
+from transcription_site.doorbell import CHANNEL
 
 CLOSED = "redis://127.0.0.1:1/0"
 
@@ -115,6 +118,141 @@ def test_what_is_no_message_costs_no_other_message(rubbish: bytes) -> None:
 
     assert [message.args for message in received if message] == [(0,), (1,), (2,)]
     assert next(consumer) is None
+
+
+# --- what is sent together ---
+
+
+@pytest.fixture
+def sender() -> SafeRedisBroker:
+    """A broker that has sent something already: its connection is open, its script is known."""
+    used = SafeRedisBroker(url=settings.BROKER_URL, middleware=[])
+    used.enqueue(_message(_queue(used), 0))
+    return used
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often this thread has spoken to Redis since it was last asked."""
+    spoken: list[threading.Thread] = []
+    send = redis.Connection.send_packed_command
+
+    def counted(self: redis.Connection, *args: Any, **kwargs: Any) -> None:
+        spoken.append(threading.current_thread())
+        send(self, *args, **kwargs)
+
+    def count() -> int:
+        number = spoken.count(threading.current_thread())
+        spoken.clear()
+        return number
+
+    monkeypatch.setattr(redis.Connection, "send_packed_command", counted)
+    return count
+
+
+def test_messages_that_are_sent_together_go_at_the_end_in_one_round_trip(
+    sender: SafeRedisBroker, round_trips: Callable[[], int]
+) -> None:
+    queue = _queue(sender)
+    sent = [_message(queue, n) for n in range(24)]
+    with sender.together():
+        for message in sent:
+            sender.enqueue(message)
+        assert round_trips() == 0
+        assert sender.do_qsize(queue) == 0
+        round_trips()
+    assert round_trips() == 1
+    assert _contents(sender, queue) == list(range(24))
+
+
+def test_a_message_that_is_sent_alone_takes_one_round_trip(
+    sender: SafeRedisBroker, round_trips: Callable[[], int]
+) -> None:
+    queue = _queue(sender)
+    sender.enqueue(_message(queue, 1))
+    assert round_trips() == 1
+    assert _contents(sender, queue) == [1]
+
+
+def test_each_queue_is_rung_once_however_many_messages_it_gets(sender: SafeRedisBroker) -> None:
+    queues = [_queue(sender), _queue(sender)]
+    with sender.client.pubsub() as channel:
+        channel.subscribe(CHANNEL)
+        assert channel.get_message(timeout=30) is not None
+        with sender.together():
+            for number in range(6):
+                sender.enqueue(_message(queues[number % 2], number))
+        sender.client.publish(CHANNEL, "end")
+        rung = [channel.get_message(timeout=30)["data"].decode() for _ in range(3)]
+    assert (sorted(rung[:2]), rung[2]) == (sorted(queues), "end")
+
+
+def test_when_something_goes_wrong_before_the_end_none_is_sent(sender: SafeRedisBroker) -> None:
+    queue = _queue(sender)
+    with pytest.raises(ZeroDivisionError), sender.together():
+        _stumble_after(lambda: sender.enqueue(_message(queue, 1)))
+    assert sender.do_qsize(queue) == 0
+    sender.enqueue(_message(queue, 2))  # and what comes next does not wait for company
+    assert _contents(sender, queue) == [2]
+
+
+def test_what_another_thread_sends_meanwhile_goes_its_own_way(sender: SafeRedisBroker) -> None:
+    queue = _queue(sender)
+
+    def send_meanwhile() -> None:
+        sender.enqueue(_message(queue, 2))
+        with sender.together():
+            sender.enqueue(_message(queue, 3))
+
+    with sender.together():
+        sender.enqueue(_message(queue, 1))
+        thread = threading.Thread(target=send_meanwhile)
+        thread.start()
+        thread.join(30)
+        assert sender.do_qsize(queue) == 2
+    assert _contents(sender, queue) == [2, 3, 1]
+
+
+def test_a_server_that_has_forgotten_the_script_gets_every_message_once(
+    sender: SafeRedisBroker,
+) -> None:
+    queue = _queue(sender)
+    sender.client.script_flush()
+    with sender.together():
+        for number in range(3):
+            sender.enqueue(_message(queue, number))
+    sender.client.script_flush()
+    sender.enqueue(_message(queue, 3))
+    assert _contents(sender, queue) == [0, 1, 2, 3]
+
+
+def test_that_redis_is_away_is_told_at_the_end() -> None:
+    used = SafeRedisBroker(url=CLOSED, middleware=[])
+    queue = _queue(used)
+    together = used.together()
+    together.__enter__()
+    used.enqueue(_message(queue, 1))
+    with pytest.raises(redis.RedisError):
+        together.__exit__(None, None, None)
+
+
+def _stumble_after(step: Callable[[], object]) -> None:
+    step()
+    raise ZeroDivisionError
+
+
+def _queue(used: SafeRedisBroker) -> str:
+    name = f"queue-{uuid4().hex}"
+    used.declare_queue(name)
+    return name
+
+
+def _contents(used: SafeRedisBroker, queue: str) -> list[int]:
+    """What lies in the queue, the oldest first."""
+    ids = used.client.lrange(f"dramatiq:{queue}", 0, -1)
+    bodies = used.client.hmget(f"dramatiq:{queue}.msgs", ids)
+    assert used.client.hlen(f"dramatiq:{queue}.msgs") == len(ids)
+    return [dramatiq.Message.decode(cast("bytes", body)).args[0] for body in bodies]
 
 
 def _message(queue: str, number: int) -> dramatiq.Message[Any]:
