@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.figures import Figures
 
-SCENARIOS = ("burst", "pipeline", "local", "submit", "read", "search", "idle")
+SCENARIOS = ("burst", "pipeline", "local", "submit", "read", "idle", "search")
 
 
 def main() -> int:
