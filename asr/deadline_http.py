@@ -124,11 +124,13 @@ class _DeadlineStream(httpcore2.NetworkStream):
                 return data
 
     def _readable(self, seconds: float) -> bool:
-        socket = self._stream.get_extra_info("socket")
-        if isinstance(socket, ssl.SSLSocket) and socket.pending():
+        tls = self._stream.get_extra_info("ssl_object")
+        if isinstance(tls, ssl.SSLObject):
+            return True  # TLS within a proxy's TLS, which holds what it has read: only a read tells
+        if tls is not None and tls.pending():
             return True  # it was read already, and waits in the TLS layer
         waiting = select.poll()
-        waiting.register(socket, select.POLLIN)
+        waiting.register(self._stream.get_extra_info("socket"), select.POLLIN)
         return bool(waiting.poll(seconds * 1000))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from django.db import InterfaceError, OperationalError
@@ -18,95 +19,77 @@ Wish = TypeVar("Wish")
 Answer = TypeVar("Answer")
 
 MOST: Final = 64  # in one transaction: it holds locks for as long as it takes
+# PostgreSQL's words for one row that somebody holds: a lock that was waited for too long, a
+# deadlock, a statement that took too long. The database is there, and the other rows are free.
+_HELD_UP: Final = {"55P03", "40P01", "57014"}
 
 
 class _Turn(Generic[Wish, Answer]):
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
-        self.called = threading.Event()  # it is over, or ours to write
         self.answer: list[Answer] = []
         self.error: BaseException | None = None
+        self.alone = False  # it is to be written by its own thread, outside of the line
 
     @property
     def over(self) -> bool:
-        return bool(self.answer) or self.error is not None
+        return bool(self.answer) or self.error is not None or self.alone
 
 
 class GroupCommit(Generic[Wish, Answer]):
     """Calls `write` with the wishes of all threads that wait; it answers each, in their order.
 
-    `write` is one transaction. When it fails although the database is there, each wish is tried by
-    itself, so that one that cannot be written spoils no other.
+    `write` is one transaction. When a group's fails although the database is there, each thread
+    writes its own wish by itself: one that cannot be written, or has to wait for a row, spoils and
+    holds up no other.
     """
 
     def __init__(self, write: Callable[[Sequence[Wish]], Sequence[Answer]]) -> None:
         self._write = write
-        self._lock = threading.Lock()
         self._waiting: deque[_Turn[Wish, Answer]] = deque()
-        self._is_led = False
+        # A lock, and nothing that has to be passed on: a thread may be struck by an exception
+        # anywhere (the time limit), and however it ends, another goes on.
+        self._writing = threading.Lock()
 
     def __call__(self, wish: Wish) -> Answer:
         """The answer to one wish; raises what `write` raised."""
         turn: _Turn[Wish, Answer] = _Turn(wish)
-        with self._lock:
-            self._waiting.append(turn)
-            leads, self._is_led = not self._is_led, True
+        self._waiting.append(turn)
         try:
-            if not leads:
-                turn.called.wait()
-            if not turn.over:
-                self._lead()
-        except BaseException:  # the time limit may strike a thread anywhere, also while it waits
-            self._leave(turn, leads=leads)
+            while not turn.over:
+                with self._writing:
+                    if not turn.over:
+                        self._lead(turn)
+        except BaseException:
+            with suppress(ValueError):  # nobody waits for it any more
+                self._waiting.remove(turn)
             raise
+        if turn.alone:
+            return self._write([wish])[0]
         if turn.error is not None:
             raise turn.error
         return turn.answer[0]
 
-    def _lead(self) -> None:
-        with self._lock:
-            group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+    def _lead(self, turn: _Turn[Wish, Answer]) -> None:
+        """Write for those who wait; whoever took this turn out and did not write was struck."""
+        if turn not in self._waiting:
+            turn.error = OperationalError("the thread that wrote was interrupted")
+            return
+        group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
         try:
-            self._write_for(group)
-        finally:
-            # Some are not over only if this thread was struck: to the others it is an outage.
-            _fail(group, OperationalError("the thread that wrote was interrupted"))
-            with self._lock:
-                self._pass_on()
-            for turn in group:
-                turn.called.set()
-
-    def _leave(self, turn: _Turn[Wish, Answer], *, leads: bool) -> None:
-        """Nobody waits for the answer any more; nor for who was to lead and will not."""
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                if leads or turn.called.is_set():
-                    self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Let the next one lead, who is still among those that wait; the lock is held."""
-        if self._waiting:
-            self._waiting[0].called.set()
-        else:
-            self._is_led = False
-
-    def _write_for(self, group: Sequence[_Turn[Wish, Answer]]) -> None:
-        try:
-            answers = self._write([turn.wish for turn in group])
-        except (OperationalError, InterfaceError) as error:  # it is away: so it is for each
-            _fail(group, error)
+            answers = self._write([each.wish for each in group])
         except Exception as error:
-            if len(group) == 1:
-                _fail(group, error)
-            for turn in group if len(group) > 1 else ():
-                self._write_for([turn])
+            _failed(group, error)
         else:
-            for turn, answer in zip(group, answers, strict=True):
-                turn.answer.append(answer)
+            for each, answer in zip(group, answers, strict=True):
+                each.answer.append(answer)
 
 
-def _fail(group: Sequence[_Turn[Wish, Answer]], error: BaseException) -> None:
+def _failed(group: Sequence[_Turn[Wish, Answer]], error: Exception) -> None:
+    is_away = isinstance(error, OperationalError | InterfaceError)
+    held_up = getattr(error.__cause__, "sqlstate", None) in _HELD_UP
     for turn in group:
-        if not turn.over:
+        if len(group) == 1 or (is_away and not held_up):
             turn.error = error
+        else:
+            turn.alone = True

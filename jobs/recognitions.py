@@ -18,12 +18,20 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError
+from django.db.models import Min
 
 from asr.types import Recognition, segments_from_json
 from jobs.attempts import Again, Attempt
 from jobs.claims import claims_held
 from jobs.group_commit import GroupCommit
-from jobs.models import Chunk, ChunkStatus, EngineCall, changing_all, common_language
+from jobs.models import (
+    Chunk,
+    ChunkQuerySet,
+    ChunkStatus,
+    EngineCall,
+    changing_all,
+    common_language,
+)
 from jobs.models.bulk import update_each
 from jobs.setbacks import give_back, wait_on
 
@@ -40,6 +48,10 @@ class ClaimOverError(Exception):
     """The chunk was cancelled, deleted, or given to somebody else: nobody is to be asked."""
 
 
+class _AskedByAnotherError(Exception):
+    """Another chunk in progress has the same key."""
+
+
 def begin(attempt: Attempt) -> Again | None:
     """Take what is known of the sound, or open the ledger for the call that is to be made.
 
@@ -53,7 +65,7 @@ def begin(attempt: Attempt) -> Again | None:
     try:
         if not _beginnings(_Beginning(attempt=attempt, key=_key(attempt))):
             raise ClaimOverError
-    except IntegrityError:  # of the one constraint that the key is under
+    except _AskedByAnotherError:
         again = _later(attempt.claim.engine)
         return again if give_back(attempt.claim, again, recognition_key=_key(attempt)) else None
     return None
@@ -108,8 +120,7 @@ def _begin_all(beginnings: Sequence[_Beginning]) -> list[bool]:
         _take_keys(asking)
         keys = {each.key for each in asking} - {""}
         # Looked for only now: one that completed before the key was ours is seen here.
-        completed = Chunk.objects.filter(recognition_key__in=keys, status=ChunkStatus.COMPLETED)
-        known = {chunk.recognition_key: chunk for chunk in completed.order_by("-pk")}
+        known = {chunk.recognition_key: chunk for chunk in _completed(keys)}
         new = [each.attempt for each in asking if each.key not in known]
         _expect_languages(new)
         calls = EngineCall.objects.bulk_create(_call_of(attempt) for attempt in new)
@@ -127,8 +138,18 @@ _beginnings = GroupCommit(_begin_all)
 def _take_keys(beginnings: Sequence[_Beginning]) -> None:
     mine = Chunk.objects.in_progress()
     keys = {each.attempt.claim.chunk_id: [each.key] for each in beginnings}
-    if keys:
-        update_each(mine, {}, ["recognition_key"], keys)
+    try:
+        if keys:
+            update_each(mine, {}, ["recognition_key"], keys)
+    except IntegrityError as error:  # the one constraint that this column is under
+        raise _AskedByAnotherError from error
+
+
+def _completed(keys: set[str]) -> ChunkQuerySet:
+    """One chunk for each key, of however many have taken its words since."""
+    same = Chunk.objects.filter(recognition_key__in=keys, status=ChunkStatus.COMPLETED).order_by()
+    first = same.values("recognition_key").annotate(first=Min("pk")).values("first")
+    return Chunk.objects.filter(pk__in=first).order_by()
 
 
 def _recognition_of(chunk: Chunk) -> Recognition:

@@ -47,12 +47,11 @@ def patient_client(url: str) -> redis.Redis:
 
 
 def listening_client(url: str) -> redis.Redis:
-    """For who waits for news: no time-out while there are none, but a sign of life now and then."""
+    """For who waits for news: no time-out while there are none; the kernel looks for the peer."""
     return redis.Redis.from_url(
         url,
         socket_timeout=None,
         socket_connect_timeout=5,
         socket_keepalive=True,
-        health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
     )

@@ -39,6 +39,7 @@ class Application(ASGIHandler):
     def __init__(self) -> None:
         super().__init__()
         self._threads = ThreadPoolExecutor(WEB_THREADS, thread_name_prefix="request")
+        self._sign_of_life = ThreadPoolExecutor(1, thread_name_prefix="healthz")
 
     def load_middleware(self, is_async: bool = False) -> None:
         """All of it synchronous, as the views are."""
@@ -53,7 +54,14 @@ class Application(ASGIHandler):
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """The whole of the middleware and the view, in one of the threads."""
         answer = partial(copy_context().run, self._answer, request)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        # Whether the process serves is answered also while all threads wait for a database.
+        threads = self._sign_of_life if request.path == "/healthz" else self._threads
+        answered = asyncio.get_running_loop().run_in_executor(threads, answer)
+        try:
+            return await asyncio.shield(answered)
+        except asyncio.CancelledError:  # the caller hung up; the view still reads the body
+            (await answered).close()
+            raise
 
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
         try:

@@ -195,7 +195,10 @@ class _Parcel:
             pipeline.evalsha(self._broker.scripts["dispatch"].sha, 1, *call)
         for queue in set(self._queues):
             pipeline.publish(doorbell.CHANNEL, queue)
-        pipeline.execute()
+        sent = pipeline.execute(raise_on_error=False)
+        for result in sent[: len(self._calls)]:  # a bell that may not be rung costs a second
+            if isinstance(result, Exception):
+                raise result
 
 
 class WorkerLife(Middleware):

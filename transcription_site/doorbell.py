@@ -67,7 +67,7 @@ class _Listener:
             time.sleep(_AWAY_SECONDS)
 
     def _ring(self, data: object) -> None:
-        queue = data.decode() if isinstance(data, bytes) else ""
+        queue = data.decode(errors="replace") if isinstance(data, bytes) else ""
         with self._lock:
             bells = list(self._bells)
         for bell in bells:

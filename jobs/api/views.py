@@ -158,7 +158,7 @@ class TranscriptViewSet(JobViewSet):
     def retrieve(self, request: Request, job_id: UUID) -> HttpResponseBase:
         """The job with its chunks, and its transcript once it has ended."""
         stamp = self.visible(job_id)
-        wants_json = cast("Any", request).accepted_renderer.format == "json"
+        wants_json = cast("Any", request).accepted_media_type == "application/json"
         if stamp.status != JobStatus.IN_PROGRESS and wants_json:
             # 10,000 words are 100 kB: they are not taken apart to be put together again.
             body = cache.read_body(job_id, stamp.sequence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
 from asr.types import Usage
@@ -80,6 +82,35 @@ def test_messages_that_came_twice_claim_each_chunk_once() -> None:
     for job in jobs:
         started = told(job, "chunk.started")
         assert sorted(event["index"] for event in started) == list(range(job.chunks.count()))
+
+
+def test_a_job_that_somebody_holds_keeps_no_other_from_being_claimed() -> None:
+    held, *others = [factories.make_job() for _ in range(4)]
+    holds, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with changing(held.pk):
+            holds.set()
+            assert release.wait(60)
+        connection.close()
+
+    def claimed(job: Job) -> bool:
+        try:
+            return claims.claim_chunk(job.pk, 0) is not None
+        except OperationalError:  # a row is waited for in vain for five seconds
+            return False
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holds.wait(30)
+    rows_are_locked = connection.vendor == "postgresql"  # SQLite locks all, and waits for longer
+    if not rows_are_locked:
+        release.set()
+    jobs = [others[0], held, *others[1:]]
+    taken = together_in_a_group(claims._claims, *[partial(claimed, job) for job in jobs])
+    release.set()
+    holder.join(60)
+    assert sorted(taken) == [not rows_are_locked, True, True, True]
 
 
 def test_what_cannot_be_claimed_keeps_nothing_else_from_being_claimed() -> None:

@@ -17,7 +17,7 @@ from asr.errors import (
     EngineUnavailable,
 )
 from asr.types import AudioRequest, Usage
-from jobs import actions, pipeline, tasks
+from jobs import actions, pipeline, recognitions, tasks
 from jobs.interruption import Stopping
 from jobs.models import Chunk, EngineCall, Job, JobEvent
 from tests import factories
@@ -62,6 +62,14 @@ def test_a_second_chunk_with_the_same_sound_takes_the_words_of_the_first(
         ours, theirs = (job.chunks.order_by("index").values_list(name) for job in (first, second))
         assert list(ours) == list(theirs)
     assert EngineCall.objects.filter(job_id=second.pk).count() == 0
+
+
+def test_of_many_that_took_the_same_words_one_is_read(script: ScriptedEngine) -> None:
+    for _ in range(6):
+        transcribe(job_with(SOUND))
+    (known,) = recognitions._completed(set(Chunk.objects.values_list("recognition_key", flat=True)))
+    assert known.pk == min(Chunk.objects.values_list("pk", flat=True))
+    assert not known.deduplicated
 
 
 def test_the_same_sound_in_another_container_is_the_same_sound(script: ScriptedEngine) -> None:

@@ -147,6 +147,24 @@ def test_no_more_requests_are_answered_at_once_than_there_are_threads(
     assert [answer.text for answer in answers] == [str(number) for number in range(crowd)]
 
 
+def test_that_the_process_serves_is_told_while_all_threads_wait(transactional_db: None) -> None:
+    connection.close()
+    inner = Application()
+
+    async def ask() -> Answer:
+        async with client_of(inner) as client:
+            calls = [client.get("/test/gate") for _ in range(WEB_THREADS + 4)]
+            tasks = [asyncio.create_task(call) for call in calls]
+            await asyncio.to_thread(wait_until, lambda: seen.inside == WEB_THREADS)
+            answer = await asyncio.wait_for(client.get("/healthz"), 20)
+            assert seen.inside == WEB_THREADS
+            seen.gate.set()
+            await asyncio.gather(*tasks)
+            return answer
+
+    assert asyncio.run(ask()).status_code == 200
+
+
 def test_each_thread_finds_a_connection_in_the_pool() -> None:
     pool = django_settings.DATABASES["default"].get("OPTIONS", {}).get("pool")
     if connection.vendor == "postgresql":
@@ -208,11 +226,12 @@ def test_a_caller_who_hangs_up_leaves_no_connection_behind(transactional_db: Non
         await caller.send_input({"type": "http.request", "body": b""})
         await asyncio.to_thread(wait_until, lambda: seen.inside)
         await caller.send_input({"type": "http.disconnect"})
+        assert await caller.receive_nothing(0.2)
+        assert seen.inside == 1  # a thread cannot be taken from its work, nor the body from it
+        seen.gate.set()
         await caller.wait(30)
 
     asyncio.run(hang_up())
-    assert seen.inside == 1  # a thread cannot be taken from its work
-    seen.gate.set()
     wait_until(lambda: is_given_back(seen.connections[0]))
     assert lent() == 0
     assert get("/test/database")[0].status_code == 200
