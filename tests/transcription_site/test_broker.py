@@ -187,6 +187,25 @@ def test_each_queue_is_rung_once_however_many_messages_it_gets(sender: SafeRedis
     assert (sorted(rung[:2]), rung[2]) == (sorted(queues), "end")
 
 
+def test_a_bell_that_may_not_be_rung_makes_no_sent_message_an_error(
+    sender: SafeRedisBroker,
+) -> None:
+    """Redis 7 gives a new user no channels unless it is told to."""
+    admin = redis.Redis.from_url(settings.BROKER_URL)
+    rules = ("on", "nopass", "~*", "+@all", "resetchannels")
+    admin.execute_command("ACL", "SETUSER", "mute", *rules)
+    try:
+        mute = redis.Redis.from_url(settings.BROKER_URL, username="mute", password="any")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            mute.publish(CHANNEL, "")
+        queue = _queue(sender)
+        sender.use(mute)
+        sender.enqueue(_message(queue, 1))
+        assert _contents(sender, queue) == [1]
+    finally:
+        admin.execute_command("ACL", "DELUSER", "mute")
+
+
 def test_when_something_goes_wrong_before_the_end_none_is_sent(sender: SafeRedisBroker) -> None:
     queue = _queue(sender)
     with pytest.raises(ZeroDivisionError), sender.together():
