@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 # Han, kana, bopomofo, their punctuation and full-width forms: scripts written without spaces.
@@ -50,7 +50,8 @@ class AudioInfo:
 
     `duration_seconds` counts decoded samples and never repeats what the container claims.
     `container` is a file suffix: wav, mp3, flac, ogg, m4a (mov family), webm (matroska) or aac.
-    `digest` is the SHA-256 (hex) of the samples as 16 kHz mono int16: equal sound, equal digest.
+    `digest` is the SHA-256 (hex) of the decoded samples: one sound has one digest in all lossless
+    containers.
     """
 
     duration_seconds: float
@@ -151,7 +152,8 @@ class Capabilities:
 def segments_to_json(segments: Iterable[Segment]) -> list[dict[str, Any]]:
     """Segments as plain dictionaries and lists, fit for `json.dumps`."""
     return [
-        _plain(segment) | {"words": [_plain(word) for word in segment.words]}
+        {name: getattr(segment, name) for name in _SEGMENT_FIELDS}
+        | {"text": _storable(segment.text), "words": [_plain(word) for word in segment.words]}
         for segment in segments
     ]
 
@@ -164,8 +166,13 @@ def segments_from_json(items: Iterable[dict[str, Any]]) -> tuple[Segment, ...]:
     )
 
 
-def _plain(item: Segment | Word) -> dict[str, Any]:
-    return asdict(item) | {"text": _storable(item.text)}
+# `dataclasses.asdict` copies whatever it meets: ten times as slow, 8 ms for a chunk of 700 words.
+_SEGMENT_FIELDS = [field.name for field in fields(Segment)]
+_WORD_FIELDS = [field.name for field in fields(Word)]
+
+
+def _plain(word: Word) -> dict[str, Any]:
+    return {name: getattr(word, name) for name in _WORD_FIELDS} | {"text": _storable(word.text)}
 
 
 def _storable(text: str) -> str:

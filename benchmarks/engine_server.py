@@ -89,7 +89,7 @@ def engine(low: float, high: float) -> Iterator[dict[str, str]]:
                     time.sleep(0.05)
             yield environ
         finally:
-            server.terminate()
+            server.kill()  # asked politely, it would first answer all calls
 
 
 def log_of(environ: dict[str, str]) -> list[tuple[float, float]]:

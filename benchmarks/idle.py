@@ -10,7 +10,6 @@ from benchmarks.clients import signed_in
 from benchmarks.figures import Figures, percentile
 from benchmarks.world import World, running
 
-SETTLE_SECONDS = 10
 _FIRST = """
 SELECT array_agg(EXTRACT(EPOCH FROM started - submitted)::float) FROM (
   SELECT min(chunk.started_time) AS started, min(job.submitted_time) AS submitted
@@ -22,15 +21,16 @@ def measure(figures: Figures, *, quick: bool) -> None:
     """The usual sizes: 2 processes of 128 threads for remote engines, and all the others."""
     environ = {"DJANGO_SETTINGS_MODULE": "benchmarks.site.settings", "ASR_ENGINE": "instant"}
     with running(**environ) as world:
-        time.sleep(SETTLE_SECONDS)
-        seconds, before = 10 if quick else 60, world.cpu_seconds()
+        settle, seconds = (3, 5) if quick else (10, 60)
+        time.sleep(settle)
+        before = world.cpu_seconds()
         time.sleep(seconds)
         used = {name: spent - before[name] for name, spent in world.cpu_seconds().items()}
         share = 100 * sum(used.values()) / seconds
         parts = sorted(used.items(), key=lambda item: -item[1])[:4]
         beside = ", ".join(f"{name} {100 * spent / seconds:.1f}" for name, spent in parts)
         figures.take("idle", "of one core", share, at_most=3, unit=" %", beside=beside)
-        asyncio.run(_submit_now_and_then(world, 20 if quick else 100))
+        asyncio.run(_submit_now_and_then(world, 10 if quick else 100))
         waits = world.sql(_FIRST)
     p99, p50 = (1000 * percentile(waits, share) for share in (0.99, 0.5))
     beside = f"p50 {p50:.0f} ms of {len(waits)}"

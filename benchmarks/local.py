@@ -19,7 +19,7 @@ CHUNKS_PER_JOB = 6
 
 def measure(figures: Figures, *, quick: bool) -> None:
     """The bare engine runs in as many processes as the service gives it: one for each core."""
-    count = 12 if quick else 48
+    count = 8 if quick else 48
     with running(ASR_ENGINE="pocketsphinx") as world:
         paths = sounds.put(world.audio_root, "speaker", count)
         warm = sounds.put(world.audio_root, "warm", 4, first=count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 
 from benchmarks import sounds
@@ -56,14 +57,18 @@ def rate(world: World, what: str, count: int) -> float:
     """Messages per second, of the last nine tenths of `count` that all wait at the start."""
     world.control("stop", "verbatim:worker-chunks")
     subprocess.run([sys.executable, "-m", "benchmarks.fill", what, str(count)], check=True)
-    world.control("start", "verbatim:worker-chunks")
+    # Beside the looking: it returns only when the workers have been up for a while.
+    starting = threading.Thread(target=world.control, args=("start", "verbatim:worker-chunks"))
+    starting.start()
     deadline = time.monotonic() + LIMIT_SECONDS
-    while (waiting := world.messages("chunks")) > count * COUNTED:
+    while (first := world.messages("chunks")) > count * COUNTED:
         _poll(deadline)
-    began, first = time.monotonic(), waiting
-    while (waiting := world.messages("chunks")) > 0:
+    began = time.monotonic()
+    while world.messages("chunks") > 0:
         _poll(deadline)
-    return (first - waiting) / (time.monotonic() - began)
+    seconds = time.monotonic() - began
+    starting.join()
+    return first / seconds
 
 
 def _poll(deadline: float) -> None:

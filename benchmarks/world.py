@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tempfile
 import time
 from collections import defaultdict
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -23,7 +25,6 @@ from tests.faults.servers import OwnPostgres, OwnRedis
 from transcription_site import env as environment
 
 START_SECONDS = 60
-_BESIDE_THE_WEB = ("worker-chunks", "worker-local", "worker-control", "sweeper")
 _STATEMENT = re.compile(
     r"LOG: +(statement|execute [^:]*): (?!$|BEGIN|COMMIT|SET |ALTER SYSTEM|SELECT pg_)"
 )
@@ -48,16 +49,13 @@ class World:
         self._system.lock()
         self._system.start("admin")
         self.url, self.token = self._system.url, self._system.credentials["token"]
-        deadline = time.monotonic() + START_SECONDS
-        while self.sql("SELECT count(*) FROM jobs_workerprocess") < _workers(environ):
-            if time.monotonic() > deadline:
-                raise TimeoutError("the workers do not come up")
-            time.sleep(0.1)
+        count = "SELECT count(*) FROM jobs_workerprocess"
+        _wait_until(lambda: self.sql(count) >= _workers(environ))
 
     def stop(self) -> None:
-        """End all processes."""
+        """End all processes, whatever they are doing."""
         if self._system is not None:
-            self._system.stop(grace=10)
+            self._system.stop(grace=0)
 
     def control(self, *command: str) -> None:
         """Tell supervisorctl; the workers of `verbatim:worker-chunks` can be stopped."""
@@ -92,25 +90,38 @@ class World:
             connection.execute(statement, values or None)
 
     def statements(self, call: Callable[[], object]) -> int:
-        """SQL statements of a call, BEGIN and COMMIT left out, by PostgreSQL's own log.
+        """SQL statements of a call to the web server, BEGIN and COMMIT left out.
 
-        The workers and the sweeper are stopped, and stay so.
+        By PostgreSQL's own log, while the workers and the sweeper are frozen.
         """
-        self.control("stop", *(f"verbatim:{name}" for name in _BESIDE_THE_WEB))
-        self._log_statements("all")
-        before = self._log.stat().st_size
-        call()
-        time.sleep(0.5)  # the log is written by other processes
+        with self._frozen(("worker", "requeue_pending")):
+            self._log_statements("all")
+            before = self._log.stat().st_size
+            call()
+            end = uuid4().hex
+            self.execute(f"SET application_name = '{end}'")
+            _wait_until(lambda: end in self._log.read_text())
+            self._log_statements("none")
         with self._log.open() as lines:
             lines.seek(before)
-            found = sum(bool(_STATEMENT.search(line)) for line in lines)
-        self._log_statements("none")
-        return found
+            return sum(bool(_STATEMENT.search(line)) for line in lines)
+
+    @contextmanager
+    def _frozen(self, parts: tuple[str, ...]) -> Iterator[None]:
+        processes = [pid for pid, part in self.processes().items() if part.startswith(parts)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
 
     def _log_statements(self, which: str) -> None:
         self.execute(f"ALTER SYSTEM SET log_statement = '{which}'")
         self.execute("SELECT pg_reload_conf()")
-        time.sleep(0.5)  # until every backend has seen it
+        # PostgreSQL tells its backends before it starts one that knows of it.
+        _wait_until(lambda: self.sql("SHOW log_statement") == which)
 
     def processes(self) -> dict[int, str]:
         """Every process of the system and of its servers, with the name of its part."""
@@ -182,6 +193,14 @@ def running(**variables: str) -> Iterator[World]:
             }
         )
         yield world
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the system does not get so far")
+        time.sleep(0.1)
 
 
 def _workers(environ: dict[str, str]) -> int:

@@ -19,7 +19,7 @@ from django.core.cache import cache
 from jobs.models import Chunk, Job, JobChange, Transcript, UserJobIndex
 from jobs.results import load_results, transcript_result
 
-SCHEMA: Final = 1  # raise when the shape of the cached values changes
+SCHEMA: Final = 2  # raise when the shape of the cached values changes
 PAGE_LENGTH: Final = 101  # the longest page, and one more to tell whether there is a next
 KEPT_SECONDS: Final = 24 * 3600
 
@@ -63,7 +63,7 @@ def read_body(job_id: UUID, sequence: int) -> bytes | None:
         body: bytes = client.get(cache.make_key(_job_key(job_id, sequence))) or b""
     except redis.RedisError:
         return None
-    is_whole = body.startswith(b'{"jobId": "%s"' % str(job_id).encode()) and body.endswith(b"}")
+    is_whole = body.startswith(b'{"jobId":"%s"' % str(job_id).encode()) and body.endswith(b"}")
     return body if is_whole else None
 
 

@@ -75,7 +75,10 @@ class GroupCommit(Generic[Wish, Answer]):
         if turn not in self._waiting:
             turn.error = OperationalError("the thread that wrote was interrupted")
             return
-        group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        group: list[_Turn[Wish, Answer]] = []
+        with suppress(IndexError):  # one that is struck just now may take its turn out of the line
+            while len(group) < MOST:
+                group.append(self._waiting.popleft())
         try:
             answers = self._write([each.wish for each in group])
         except Exception as error:

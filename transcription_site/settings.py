@@ -124,7 +124,7 @@ CACHES = {
         "KEY_PREFIX": "verbatim",
         "TIMEOUT": 24 * 3600,
         "OPTIONS": {
-            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            "SERIALIZER": "transcription_site.cache_json.CompactJSONSerializer",
             "IGNORE_EXCEPTIONS": True,  # Redis away means slower, never wrong
             "SOCKET_CONNECT_TIMEOUT": 0.3,
             "SOCKET_TIMEOUT": 0.3,

@@ -20,7 +20,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from jobs.crashpoints import crashpoint
-from jobs.models.bulk import update_each
+from jobs.models.bulk import insert_alike, update_each
 from jobs.models.chunk import Chunk
 from jobs.models.clock import iso_time
 from jobs.models.event import EventType, JobEvent
@@ -45,7 +45,7 @@ class JobChange:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.stamp: UUID | None = None  # of the user's index, once the job was moved
-        self._events: list[JobEvent] = []
+        self._events: list[tuple[EventType, dict[str, Any]]] = []
 
     def move_job(self, to: JobStatus, event: EventType, **columns: Any) -> bool:
         """Move the job, if it may; False when it may not, and then nothing changes."""
@@ -95,19 +95,21 @@ class JobChange:
 
     def record(self, event: EventType, **data: Any) -> None:
         """Add an event; it is numbered and written when the change is complete."""
-        self._events.append(JobEvent(job_id=self.job.pk, type=event, time=Now(), data=data))
+        self._events.append((event, data))
 
-    def number_events(self) -> list[JobEvent]:
-        """Number the events without a hole: the row lock makes the counter ours."""
-        for number, event in enumerate(self._events, start=self.job.sequence + 1):
-            event.sequence = number
+    def number_events(self) -> list[tuple[UUID, int, EventType, dict[str, Any]]]:
+        """The events, numbered without a hole: the row lock makes the counter ours."""
+        first = self.job.sequence + 1
         self.job.sequence += len(self._events)
-        return self._events
+        return [
+            (self.job.pk, number, event, data)
+            for number, (event, data) in enumerate(self._events, start=first)
+        ]
 
     def pass_crashpoints(self, moment: str) -> None:
         """One for each event of the change: `before-chunk.started`, `after-job.completed` …"""
-        for event in self._events:
-            crashpoint(f"{moment}-{event.type}")
+        for event, _ in self._events:
+            crashpoint(f"{moment}-{event}")
 
 
 @contextmanager
@@ -175,14 +177,15 @@ def complete_chunks(columns: Sequence[str], values: Mapping[int, Sequence[Any]])
 
 def _write_events(changes: Iterable[JobChange]) -> None:
     """All events, and how many each job has had by now."""
-    events: list[JobEvent] = []
+    events: list[tuple[Any, ...]] = []
     jobs: dict[int, list[UUID]] = {}
     for change in changes:
         new = change.number_events()
         if new:
             events += new
             jobs.setdefault(len(new), []).append(change.job.pk)
-    JobEvent.objects.bulk_create(events)
+    if events:
+        insert_alike(JobEvent, {"time": Now()}, ("job_id", "sequence", "type", "data"), events)
     for count, job_ids in jobs.items():
         Job.objects.filter(pk__in=job_ids).update(sequence=F("sequence") + count)
 

@@ -88,6 +88,15 @@ def test_what_is_read_is_what_was_cached() -> None:
     assert cold["gaps"][0]["code"] == "invalid_audio"
 
 
+def test_what_is_sent_from_the_cache_is_what_the_framework_renders() -> None:
+    job = factories.make_completed_job("你好", 'a "quoted" word')
+    client = client_of(factories.make_token("alice"))
+    warm = client.get(f"/transcript/{job.pk}").content
+    django_cache.clear()
+    assert warm == client.get(f"/transcript/{job.pk}").content
+    assert "你好".encode() in warm
+
+
 def test_every_entry_ends_some_day(raw_cache: redis.Redis) -> None:
     factories.make_completed_job("x")
     keys = raw_cache.keys("*")
