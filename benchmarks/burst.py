@@ -15,6 +15,12 @@ from benchmarks.world import World, running
 
 CALLERS = 32  # that submit at the same time
 LOOK_EVERY_SECONDS = 0.5
+GOAL_SECONDS = 12
+_WHY = (
+    "twice the cores: 8 processor seconds pass until the last call begins (worker 2.9, decoding"
+    " 1.9, web 1.5, PostgreSQL 0.9, the engine's server and the callers 0.6), 4.4 s on two cores;"
+    " the longest call takes 10 s after that"
+)
 
 
 def measure(figures: Figures, *, quick: bool) -> None:
@@ -43,8 +49,10 @@ def measure(figures: Figures, *, quick: bool) -> None:
         total,
         at_most=15,
         unit=" s",
-        beside="12 s the goal",
+        beside=f"{GOAL_SECONDS} s the goal",
     )
+    if total > GOAL_SECONDS:
+        figures.tell(name, "what the goal would take", _WHY)
     _tell(figures, client, used)
     for what, value in {**_moments(total, began_time, moments, calls), **peak}.items():
         figures.tell(name, what, value)

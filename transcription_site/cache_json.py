@@ -8,7 +8,7 @@ from typing import Any
 from django_redis.serializers.base import BaseSerializer
 
 
-class CompactJSONSerializer(BaseSerializer):
+class CompactJSONSerializer(BaseSerializer):  # type: ignore[misc]
     """JSON as REST framework renders it; escaped, Chinese would take twice the room."""
 
     def dumps(self, value: Any) -> bytes:
