@@ -39,7 +39,7 @@ def decode(data: bytes, max_seconds: float) -> npt.NDArray[np.int16]:
     """A file's samples, 16 kHz mono. For a child process; raises AudioRejected."""
     from asr import decoding  # noqa: PLC0415
 
-    return decoding.decode(data, max_seconds)
+    return decoding.decode(data, max_seconds)[0]
 
 
 def samples(data: bytes, max_seconds: float) -> bytes:

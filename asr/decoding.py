@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import chain
 from typing import Any, NoReturn
 
 import av
@@ -50,53 +47,48 @@ _HEADERLESS = {"mp3", "aac"}  # anything may pass for these: without samples the
 _RATES = range(1_000, 384_001)
 _CHANNELS = range(1, 9)
 _MAX_DAMAGED_PACKETS = 50  # a transmission error damages a few; beyond that it is not audio
-_MAX_PADDING_SECONDS = 0.1  # what an encoder's frames add at the end: at most 85 ms (AAC)
+_MAX_PADDING = SAMPLE_RATE // 10  # what an encoder's frames add at the end: at most 85 ms (AAC)
 _UNDECODABLE = (av.error.FFmpegError, ValueError, OverflowError, MemoryError)
 
 
 def measure(data: bytes, max_seconds: float) -> AudioInfo:
-    """See `asr.audio.measure`. Frames are taken as they are: resampling is 40 % of the work."""
-    digest = hashlib.sha256()
-    samples: Counter[int] = Counter()  # by sample rate: sums of seconds would not be exact
-    seconds, shape = 0.0, None
-    with _opened(data) as (container, file, stream):
-        for frame in chain.from_iterable(_packets(file, stream)):
-            if shape != (shape := _shape(frame)):
-                digest.update(repr(shape).encode())
-            for content in _planes(frame):
-                digest.update(content)
-            samples[frame.sample_rate] += frame.samples
-            seconds = sum(count / rate for rate, count in samples.items())
-            if seconds > max_seconds + _MAX_PADDING_SECONDS:
-                raise _too_long(max_seconds)
-        seconds -= _padding(seconds, container, stream)
-    _check(seconds, max_seconds, container)
-    return AudioInfo(duration_seconds=seconds, container=container, digest=digest.hexdigest())
+    """See `asr.audio.measure`."""
+    samples, container = decode(data, max_seconds)
+    return AudioInfo(
+        duration_seconds=len(samples) / SAMPLE_RATE,
+        container=container,
+        digest=hashlib.sha256(samples.tobytes()).hexdigest(),
+    )
 
 
-def decode(data: bytes, max_seconds: float) -> Samples:
-    """All samples, resampled. A valid file without samples is no error.
+def decode(data: bytes, max_seconds: float) -> tuple[Samples, str]:
+    """Samples and container (as in `AudioInfo`). A valid file without samples is no error.
 
     Raises AudioRejected: `audio_too_long` as soon as more than `max_seconds` are decoded (so that
     24 hours of silence in 300 kB cost no more than that), `invalid_audio` for all else.
     """
-    buffer = bytearray()
-    cap = int((max_seconds + _MAX_PADDING_SECONDS) * SAMPLE_RATE) * 2
-    with _opened(data) as (container, file, stream):
-        for frame in _resampled(_packets(file, stream)):
-            buffer += b"".join(_planes(frame))
-            if len(buffer) > cap:
-                raise _too_long(max_seconds)
-        samples = np.frombuffer(buffer, np.int16)
-        padding = _padding(len(samples) / SAMPLE_RATE, container, stream)
-    samples = samples[: len(samples) - round(padding * SAMPLE_RATE)]
-    _check(len(samples) / SAMPLE_RATE, max_seconds, container)
-    return samples
+    try:
+        with av.open(
+            io.BytesIO(data), options=_OPTIONS, io_open=_deny, metadata_errors="replace"
+        ) as file:
+            container = _CONTAINERS[file.format.name.split(",")[0]]
+            stream = _audio_stream(file)
+            buffer = _collected(_packets(file, stream), max_seconds)
+            samples = np.frombuffer(buffer, np.int16)
+            if container == "m4a":
+                samples = _trimmed(samples, stream)
+    except _UNDECODABLE as error:
+        raise AudioRejected("invalid_audio", "this is not audio that can be decoded") from error
+    if len(samples) > max_seconds * SAMPLE_RATE:
+        raise _too_long(max_seconds)
+    if not len(samples) and container in _HEADERLESS:
+        raise AudioRejected("invalid_audio", "no audio was found in this file")
+    return samples, container
 
 
 def to_flac(data: bytes, max_seconds: float) -> bytes:
     """See `asr.audio.to_flac`."""
-    samples = decode(data, max_seconds)
+    samples, _ = decode(data, max_seconds)
     target = io.BytesIO()
     with av.open(target, "w", format="flac") as file:
         stream = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
@@ -109,18 +101,6 @@ def to_flac(data: bytes, max_seconds: float) -> bytes:
 
 def _deny(url: str, *_: Any) -> NoReturn:
     raise PermissionError(url)
-
-
-@contextmanager
-def _opened(data: bytes) -> Iterator[tuple[str, Any, Any]]:
-    """Container (as in `AudioInfo`), file and sound track; what FFmpeg raises is refused."""
-    try:
-        with av.open(
-            io.BytesIO(data), options=_OPTIONS, io_open=_deny, metadata_errors="replace"
-        ) as file:
-            yield _CONTAINERS[file.format.name.split(",")[0]], file, _audio_stream(file)
-    except _UNDECODABLE as error:
-        raise AudioRejected("invalid_audio", "this is not audio that can be decoded") from error
 
 
 def _audio_stream(file: Any) -> Any:
@@ -150,11 +130,22 @@ def _packets(file: Any, stream: Any) -> Iterator[list[Any]]:
         raise AudioRejected("invalid_audio", "nothing in this file can be decoded")
 
 
+def _collected(packets: Iterable[list[Any]], max_seconds: float) -> bytearray:
+    """All frames as 16 kHz mono int16; the buffer never holds much more than `max_seconds`."""
+    buffer = bytearray()
+    cap = (int(max_seconds * SAMPLE_RATE) + _MAX_PADDING) * 2
+    for frame in _resampled(packets):
+        buffer += memoryview(frame.planes[0])[: frame.samples * 2]  # what follows is padding
+        if len(buffer) > cap:
+            raise _too_long(max_seconds)
+    return buffer
+
+
 def _resampled(packets: Iterable[list[Any]]) -> Iterator[Any]:
     resampler: Any = None
     source = None
     for frame in (frame for frames in packets for frame in frames):
-        shape = frame.format.name, frame.layout.name, frame.sample_rate
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
         if shape != source:  # a damaged or joined file changes it on the way
             if resampler:
                 yield from resampler.resample(None)
@@ -165,33 +156,12 @@ def _resampled(packets: Iterable[list[Any]]) -> Iterator[Any]:
         yield from resampler.resample(None)
 
 
-def _shape(frame: Any) -> tuple[str, int, int]:
-    # Not the layout's name, which not every container tells.
-    return frame.format.packed.name, frame.layout.nb_channels, frame.sample_rate
-
-
-def _planes(frame: Any) -> Iterator[memoryview]:
-    """The samples of each channel, or of all when they are interleaved."""
-    size = frame.samples * frame.format.bytes
-    if not frame.format.is_planar:
-        size *= frame.layout.nb_channels
-    for plane in frame.planes:
-        yield memoryview(plane)[:size]  # what follows is padding
-
-
-def _padding(seconds: float, container: str, stream: Any) -> float:
-    """What the encoder added: a stream's duration is exact in this container (measured)."""
-    if container != "m4a" or stream.duration is None:
-        return 0.0
-    excess = seconds - float(stream.duration * stream.time_base)
-    return excess if 0 < excess < _MAX_PADDING_SECONDS else 0.0
-
-
-def _check(seconds: float, max_seconds: float, container: str) -> None:
-    if seconds > max_seconds:
-        raise _too_long(max_seconds)
-    if not seconds and container in _HEADERLESS:
-        raise AudioRejected("invalid_audio", "no audio was found in this file")
+def _trimmed(samples: Samples, stream: Any) -> Samples:
+    """Without the encoder's padding: this container's duration of a stream is exact (measured)."""
+    if stream.duration is None:
+        return samples
+    exact = round(stream.duration * stream.time_base * SAMPLE_RATE)
+    return samples[:exact] if 0 < len(samples) - exact < _MAX_PADDING else samples
 
 
 def _too_long(max_seconds: float) -> AudioRejected:

@@ -50,8 +50,7 @@ class AudioInfo:
 
     `duration_seconds` counts decoded samples and never repeats what the container claims.
     `container` is a file suffix: wav, mp3, flac, ogg, m4a (mov family), webm (matroska) or aac.
-    `digest` is the SHA-256 (hex) of the decoded samples: one sound has one digest in all lossless
-    containers.
+    `digest` is the SHA-256 (hex) of the samples as 16 kHz mono int16: equal sound, equal digest.
     """
 
     duration_seconds: float

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks import sounds
 from benchmarks.figures import Figures
@@ -58,16 +58,16 @@ def rate(world: World, what: str, count: int) -> float:
     world.control("stop", "verbatim:worker-chunks")
     subprocess.run([sys.executable, "-m", "benchmarks.fill", what, str(count)], check=True)
     # Beside the looking: it returns only when the workers have been up for a while.
-    starting = threading.Thread(target=world.control, args=("start", "verbatim:worker-chunks"))
-    starting.start()
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while (first := world.messages("chunks")) > count * COUNTED:
-        _poll(deadline)
-    began = time.monotonic()
-    while world.messages("chunks") > 0:
-        _poll(deadline)
-    seconds = time.monotonic() - began
-    starting.join()
+    with ThreadPoolExecutor(1) as beside:
+        started = beside.submit(world.control, "start", "verbatim:worker-chunks")
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while (first := world.messages("chunks")) > count * COUNTED:
+            _poll(deadline)
+        began = time.monotonic()
+        while world.messages("chunks") > 0:
+            _poll(deadline)
+        seconds = time.monotonic() - began
+        started.result()
     return first / seconds
 
 

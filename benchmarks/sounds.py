@@ -60,4 +60,4 @@ def _samples() -> list[npt.NDArray[np.int16]]:
 
 def _decoded() -> Iterator[npt.NDArray[np.int16]]:
     for path in sorted((BASE_DIR / "samples").glob("*.flac")):
-        yield decode(path.read_bytes(), 60)
+        yield decode(path.read_bytes(), 60)[0]

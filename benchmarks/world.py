@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -94,28 +95,31 @@ class World:
 
         By PostgreSQL's own log, while the workers and the sweeper are frozen.
         """
+        end = uuid4().hex
         with self._frozen(("worker", "requeue_pending")):
             self._log_statements("all")
-            before = self._log.stat().st_size
-            call()
-            end = uuid4().hex
-            self.execute(f"SET application_name = '{end}'")
-            _wait_until(lambda: end in self._log.read_text())
-            self._log_statements("none")
-        with self._log.open() as lines:
-            lines.seek(before)
-            return sum(bool(_STATEMENT.search(line)) for line in lines)
+            try:
+                before = self._log.stat().st_size
+                call()
+                self.execute(f"SET application_name = '{end}'")
+                _wait_until(lambda: end in self._log.read_text())
+            finally:
+                self._log_statements("none")
+        with self._log.open() as log:
+            log.seek(before)
+            of_call = takewhile(lambda line: end not in line, log)
+            return sum(bool(_STATEMENT.search(line)) for line in of_call)
 
     @contextmanager
     def _frozen(self, parts: tuple[str, ...]) -> Iterator[None]:
         processes = [pid for pid, part in self.processes().items() if part.startswith(parts)]
-        for pid in processes:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            for pid in processes:
+                _signal(pid, signal.SIGSTOP)
             yield
         finally:
             for pid in processes:
-                os.kill(pid, signal.SIGCONT)
+                _signal(pid, signal.SIGCONT)
 
     def _log_statements(self, which: str) -> None:
         self.execute(f"ALTER SYSTEM SET log_statement = '{which}'")
@@ -193,6 +197,11 @@ def running(**variables: str) -> Iterator[World]:
             }
         )
         yield world
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import redis
 from django.core.cache import cache as django_cache
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from jobs import actions, cache, finishing
@@ -90,6 +91,9 @@ def test_what_is_read_is_what_was_cached() -> None:
 
 def test_what_is_sent_from_the_cache_is_what_the_framework_renders() -> None:
     job = factories.make_completed_job("你好", 'a "quoted" word')
+    title = "one line\N{LINE SEPARATOR}and another"
+    Job.objects.filter(pk=job.pk).update(title=title, sequence=F("sequence") + 1)
+    read(job)  # another version, which is now in the cache
     client = client_of(factories.make_token("alice"))
     warm = client.get(f"/transcript/{job.pk}").content
     django_cache.clear()

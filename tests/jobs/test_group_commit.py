@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 from django.db import InterfaceError, OperationalError
@@ -271,3 +273,23 @@ def test_who_is_struck_while_it_waits_is_left_out_or_passes_the_lead_on(
     assert isinstance(found.pop(position), Struck)
     assert found == [f"answer to {wish}" for wish in range(4) if wish != position]
     assert is_idle(writer)
+
+
+class _StruckWhileTheyWait(deque[Any]):
+    """All others leave the line the moment that a leader takes the first out of it."""
+
+    def popleft(self) -> Any:
+        first = super().popleft()
+        self.clear()
+        return first
+
+
+def test_who_leaves_the_line_while_a_group_is_made_up_spoils_nobody_elses_wish(
+    writer: Writer,
+) -> None:
+    writer.commit._waiting = _StruckWhileTheyWait()
+    callers = crowd(writer, [7, 3, 9])
+    writer.gate.set()
+    first, second, third = answers(callers)
+    assert (first, second) == ("answer to 7", "answer to 3")
+    assert isinstance(third, OperationalError)
