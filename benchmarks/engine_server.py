@@ -22,7 +22,7 @@ from urllib.error import URLError
 
 from aiohttp import web
 
-from deploy.system import free_port
+from deploy.system import die_with_parent, free_port
 
 KEY: Final = "sk-of-the-benchmark"
 MODEL: Final = "whisper-1"
@@ -73,7 +73,7 @@ def engine(low: float, high: float) -> Iterator[dict[str, str]]:
     """The engine's server in a process of its own; the variables of a system that uses it."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.engine_server", str(port), str(low), str(high)]
-    with subprocess.Popen(command) as server:
+    with subprocess.Popen(command, preexec_fn=die_with_parent) as server:  # noqa: PLW1509
         try:
             environ = {
                 "ASR_ENGINE": "openai",

@@ -28,7 +28,6 @@ class Figure:
     bound: str = ""
     reached: bool | None = None  # None: there is no bound, the value is only told
     beside: str = ""
-    otherwise: str = ""  # what there is to say where the bound was not kept
 
 
 @dataclass
@@ -36,10 +35,15 @@ class Figures:
     """The figures of one run, in the order in which they were taken."""
 
     taken: list[Figure] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def tell(self, scenario: str, name: str, value: str) -> None:
         """Something to know, without a bound."""
         self.taken.append(Figure(scenario=scenario, name=name, value=value))
+
+    def remark(self, scenario: str, text: str) -> None:
+        """Something that stands below the table."""
+        self.remarks.append(f"{scenario}: {text}")
 
     def take(
         self,
@@ -53,7 +57,10 @@ class Figures:
         beside: str = "",
         otherwise: str = "",
     ) -> None:
-        """A value with one of the two bounds, both in the same unit."""
+        """A value with one of the two bounds, both in the same unit.
+
+        `otherwise` is what there is to say where the bound was not kept.
+        """
         bound = f"≤ {at_most:g}{unit}" if at_most < math.inf else f"≥ {at_least:g}{unit}"
         figure = Figure(
             scenario=scenario,
@@ -62,9 +69,10 @@ class Figures:
             bound=bound,
             reached=at_least <= value <= at_most,
             beside=beside,
-            otherwise=otherwise,
         )
         self.taken.append(figure)
+        if otherwise and not figure.reached:
+            self.remark(f"{scenario}, {name}", otherwise)
 
     def table(self) -> Table:
         """All figures for the terminal."""
@@ -91,8 +99,7 @@ class Figures:
             mark = {True: "yes", False: "**no**", None: ""}[figure.reached]
             cells = (figure.scenario, figure.name, figure.value, figure.bound, mark, figure.beside)
             lines.append("| " + " | ".join(cells) + " |")
-        missed = [figure for figure in self.taken if figure.reached is False and figure.otherwise]
-        lines += [f"\n{figure.scenario}, {figure.name}: {figure.otherwise}" for figure in missed]
+        lines += [f"\n{remark}" for remark in self.remarks]
         path.write_text("\n".join(lines) + "\n")
 
 
@@ -104,8 +111,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _processor() -> str:
