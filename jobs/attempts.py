@@ -39,6 +39,7 @@ class Claim:
     user_id: str
     token: UUID
     audio_path: str
+    crashes: int
     engine: str
     own_engine: str
     probe: bool

@@ -15,11 +15,11 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from asr.types import Recognition, segments_to_json
-from jobs import liveness
+from jobs import liveness, quarantine
 from jobs.attempts import Attempt, Claim
 from jobs.group_commit import GroupCommit
 from jobs.models import (
@@ -84,6 +84,7 @@ def _claim_all(wishes: Sequence[_Wish]) -> list[Claim | None]:
         taken = start_chunks(
             changes,
             wanted,
+            Q(crashes__lt=quarantine.SUSPECT_CRASHES) if quarantine.is_occupied() else Q(),
             attempts=F("attempts") + 1,
             lease_token=token,
             lease_expires_time=from_now(timedelta(seconds=settings.LEASE_SECONDS)),
@@ -115,6 +116,7 @@ def _claimed(change: JobChange, chunk: Chunk, wish: _Wish, token: UUID) -> Claim
         user_id=job.user_id,
         token=token,
         audio_path=chunk.audio_path,
+        crashes=chunk.crashes,
         engine=engine,
         own_engine=job.engine,
         probe=wish.probe,

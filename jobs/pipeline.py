@@ -25,14 +25,14 @@ from asr.errors import (
     EngineUnavailable,
 )
 from asr.types import AudioRequest, Capabilities, Recognition
-from jobs import breakers, engines, recognitions, storage
+from jobs import breakers, engines, quarantine, recognitions, storage
 from jobs.attempts import Again, Attempt
 from jobs.claims import claim_chunk, record_result
 from jobs.database import insist, release_connection
 from jobs.finishing import finish_job
 from jobs.interruption import Stopping, interruptible
 from jobs.models import Chunk, Job
-from jobs.setbacks import after_window, give_back, postpone, record_error
+from jobs.setbacks import after_window, give_back, look_again, postpone, record_error, soon
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,12 @@ def transcribe(job_id: UUID, index: int, engine: str | None = None) -> Again | N
         claim = claim_chunk(job_id, index, engine, probe=bool(call.probe))
         release_connection()
         if claim is None:
-            return recognitions.look_again(job_id, index, engine)
-        return _work(Attempt(claim=claim, call=call))
+            return look_again(job_id, index, engine)
+        with quarantine.entered(claim.crashes) as may_go_on:
+            if may_go_on:
+                return _work(Attempt(claim=claim, call=call))
+        again = soon(engine)
+        return again if give_back(claim, again) else None
 
 
 def _work(attempt: Attempt) -> Again | None:

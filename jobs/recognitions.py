@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError
@@ -33,9 +31,7 @@ from jobs.models import (
     common_language,
 )
 from jobs.models.bulk import update_each
-from jobs.setbacks import give_back, wait_on
-
-CHECK_AGAIN_SECONDS = (1.0, 2.0)  # how long a chunk waits to see whether the other has its answer
+from jobs.setbacks import give_back, soon
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +62,7 @@ def begin(attempt: Attempt) -> Again | None:
         if not _beginnings(_Beginning(attempt=attempt, key=_key(attempt))):
             raise ClaimOverError
     except _AskedByAnotherError:
-        again = _later(attempt.claim.engine)
+        again = soon(attempt.claim.engine)
         return again if give_back(attempt.claim, again, recognition_key=_key(attempt)) else None
     return None
 
@@ -75,18 +71,6 @@ def forget_call(attempt: Attempt) -> None:
     """Take the call out of the ledger: it was not made, or the engine was too busy to take it."""
     EngineCall.objects.filter(pk=attempt.call_id or 0).delete()
     attempt.call_id = None
-
-
-def look_again(job_id: UUID, index: int, engine: str) -> Again | None:
-    """When to look again at a chunk that waits for another one's answer; None if it need not."""
-    waiting = Chunk.objects.due().being_recognised().filter(job_id=job_id, index=index)
-    if not waiting.exists():
-        return None
-    return wait_on(waiting, _later(engine))
-
-
-def _later(engine: str) -> Again:
-    return Again(seconds=random.uniform(*CHECK_AGAIN_SECONDS), engine=engine)  # noqa: S311
 
 
 def _key(attempt: Attempt) -> str:

@@ -26,6 +26,7 @@ from jobs.models import (
     EngineCall,
     EventType,
     JobGoneError,
+    JobStatus,
     changing,
     from_now,
 )
@@ -33,6 +34,7 @@ from jobs.storage import AudioUnavailable
 
 RETRY_BASE_SECONDS = 2.0  # the waits between attempts: 2, 4, 8 s, each up to a quarter longer
 LONGEST_WAIT_SECONDS = 3600.0  # whatever an engine asks for
+CHECK_AGAIN_SECONDS = (1.0, 2.0)  # how long a chunk waits for what another one does
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +121,20 @@ def postpone(job_id: UUID, index: int, again: Again) -> Again | None:
     except JobGoneError:
         return None
     return again
+
+
+def look_again(job_id: UUID, index: int, engine: str) -> Again | None:
+    """When to look again at a chunk that nobody could claim just now; None if it need not.
+
+    It is due, but another one asks the same, or is in quarantine.
+    """
+    due = Chunk.objects.due().filter(job_id=job_id, index=index)
+    return wait_on(due.filter(job__status=JobStatus.IN_PROGRESS), soon(engine))
+
+
+def soon(engine: str) -> Again:
+    """After a wait for what another chunk does."""
+    return Again(seconds=random.uniform(*CHECK_AGAIN_SECONDS), engine=engine)  # noqa: S311
 
 
 def wait_on(waiting: ChunkQuerySet, again: Again) -> Again | None:

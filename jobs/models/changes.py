@@ -143,9 +143,12 @@ def changing_all(job_ids: Collection[UUID]) -> Iterator[dict[UUID, JobChange]]:
 
 
 def start_chunks(
-    changes: Mapping[UUID, JobChange], wanted: Mapping[UUID, Collection[int]], **columns: Any
+    changes: Mapping[UUID, JobChange],
+    wanted: Mapping[UUID, Collection[int]],
+    where: Q = Q(),  # noqa: B008  (immutable)
+    **columns: Any,
 ) -> list[Chunk]:
-    """Move those of the wanted chunks that are due to `in_progress`, all in one statement.
+    """Move those of the wanted chunks that are due, and `where` holds for, to `in_progress`.
 
     `columns` hold a `lease_token` that nobody has. Returns the chunks that were moved, with their
     place and path; their events are the caller's to record.
@@ -154,11 +157,11 @@ def start_chunks(
     if not of_jobs:
         return []
     to = ChunkStatus.IN_PROGRESS
-    due = Chunk.objects.due().filter(reduce(or_, of_jobs)).not_being_recognised()
+    due = Chunk.objects.due().filter(where, reduce(or_, of_jobs)).not_being_recognised()
     if not _moved(due, chunk_sources(to), to, columns):
         return []
     mine = Chunk.objects.filter(job_id__in=wanted, lease_token=columns["lease_token"])
-    return list(mine.order_by().only("job_id", "index", "audio_path"))
+    return list(mine.order_by().only("job_id", "index", "audio_path", "crashes"))
 
 
 def complete_chunks(columns: Sequence[str], values: Mapping[int, Sequence[Any]]) -> None:

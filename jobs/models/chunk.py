@@ -62,16 +62,10 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
             Q(lease_expires_time__lt=Now()) | ~Exists(alive)
         )
 
-    def being_recognised(self) -> ChunkQuerySet:
-        """Chunks whose very sound another one is asking the same engine about just now."""
-        return self.exclude(recognition_key="").filter(self._same_in_progress())
-
     def not_being_recognised(self) -> ChunkQuerySet:
-        return self.filter(Q(recognition_key="") | ~self._same_in_progress())
-
-    def _same_in_progress(self) -> Exists:
+        """Without those whose very sound another one is asking the same engine about just now."""
         same = Chunk.objects.in_progress().filter(recognition_key=OuterRef("recognition_key"))
-        return Exists(same)
+        return self.filter(Q(recognition_key="") | ~Exists(same))
 
     def dead_letters(self) -> ChunkQuerySet:
         """Chunks that failed for good, of jobs that failed.
