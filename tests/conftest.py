@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from jobs.redis_clients import impatient_client
 from tests import factories
 from tests.helpers import WorkerInTest, broker, client_of, group_backend
 from tests.scripted import ScriptedEngine
+from tests.servers import start_redis
 
 
 @pytest.fixture
@@ -106,3 +110,14 @@ def raw_cache() -> redis.Redis:
     """The cache's own Redis client."""
     client: redis.Redis = cache.client.get_client()  # type: ignore[attr-defined]
     return client
+
+
+@pytest.fixture
+def stalling_redis(tmp_path: Path) -> Iterator[tuple[str, Callable[[int], None]]]:
+    """A Redis of our own and a way to send it signals."""
+    with contextlib.ExitStack() as stack:
+        url = start_redis(stack, tmp_path)
+        with redis.Redis.from_url(url) as client:
+            pid = int(client.info("server")["process_id"])
+        yield url, lambda number: os.kill(pid, number)
+        os.kill(pid, signal.SIGCONT)

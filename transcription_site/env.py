@@ -30,6 +30,7 @@ from asr import registry
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
+from transcription_site.values import Dollars, Prices, Rate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VENDOR_DEEPGRAM_URL = "https://api.deepgram.com"
@@ -130,6 +131,29 @@ class Environment(BaseModel):
         le=7200,
         description="how long a claim holds; ENGINE_DEADLINE_SECONDS + 30 if unset",
     )
+    rate_limit: Rate | None = Field(
+        None, description="calls of the API by each token, such as 120/minute; not limited if unset"
+    )
+    quota_minutes_per_day: float | None = Field(
+        None, ge=0, description="minutes of sound that a user may use in a day; unset: not limited"
+    )
+    quota_minutes_per_month: float | None = Field(
+        None, ge=0, description="minutes of sound that a user may use in a month"
+    )
+    quota_jobs_in_flight: int | None = Field(
+        None, ge=0, description="jobs of a user that have not ended, at the same time"
+    )
+    spending_cap_usd_per_month: Dollars | None = Field(
+        None, description="US dollars for engine calls of all users in a month"
+    )
+    spending_cap_user_usd_per_month: Dollars | None = Field(
+        None, description="US dollars for engine calls of one user in a month"
+    )
+    engine_prices: Prices = Field(
+        {},
+        description="US dollars a minute of sound, as engine=price by commas; the list price,"
+        " where it is known, if unset",
+    )
     dead_letter_retry_hours: float | None = Field(
         None,
         gt=0,
@@ -209,6 +233,20 @@ class Environment(BaseModel):
         ):
             if url and urlsplit(url).scheme not in schemes:
                 raise ValueError(f"{name} must begin with one of {', '.join(sorted(schemes))}")
+        return self
+
+    @model_validator(mode="after")
+    def _caps_can_hold(self) -> Self:
+        """A cap on spending says nothing of calls whose price nobody knows."""
+        if self.spending_cap_usd_per_month is None and self.spending_cap_user_usd_per_month is None:
+            return self
+        for name in (self.asr_engine, *self.fallback_engines):
+            engine = registry.build(name, pool=ChildPool(1), options=self.engine_options(name))
+            if name not in self.engine_prices and engine.capabilities.price_per_minute is None:
+                raise ValueError(
+                    f"a spending cap is set, but what {name} costs is not known: name it in"
+                    f" ENGINE_PRICES, such as {name}=0.006"
+                )
         return self
 
     @property

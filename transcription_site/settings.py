@@ -153,6 +153,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_THROTTLE_CLASSES": ["jobs.api.throttling.RateLimit"],
     "DEFAULT_PARSER_CLASSES": [
         "jobs.api.parsers.JSONParser",
         "jobs.api.parsers.MultiPartParser",
@@ -233,6 +234,13 @@ LEASE_SECONDS = env.lease_seconds or ENGINE_DEADLINE_SECONDS + 30
 DEDUPLICATE = env.deduplicate
 BREAKER_SECONDS = env.breaker_seconds
 ASR_FALLBACK = env.fallback_engines
+RATE_LIMIT = env.rate_limit
+QUOTA_MINUTES_PER_DAY = env.quota_minutes_per_day
+QUOTA_MINUTES_PER_MONTH = env.quota_minutes_per_month
+QUOTA_JOBS_IN_FLIGHT = env.quota_jobs_in_flight
+SPENDING_CAP_USD_PER_MONTH = env.spending_cap_usd_per_month
+SPENDING_CAP_USER_USD_PER_MONTH = env.spending_cap_user_usd_per_month
+ENGINE_PRICES = env.engine_prices
 DEAD_LETTER_RETRY_HOURS = env.dead_letter_retry_hours
 UNCERTAIN_BELOW = env.uncertain_below
 WORKER_PROCESSES = env.worker_processes

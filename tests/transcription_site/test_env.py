@@ -71,6 +71,30 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"DEAD_LETTER_RETRY_HOURS": "inf"}, "DEAD_LETTER_RETRY_HOURS is 'inf'"),
         ({"DEAD_LETTER_RETRY_HOURS": "nan"}, "DEAD_LETTER_RETRY_HOURS is 'nan'"),
         ({"DEAD_LETTER_RETRY_HOURS": "daily"}, "DEAD_LETTER_RETRY_HOURS is 'daily'"),
+        ({"RATE_LIMIT": "120"}, "RATE_LIMIT is '120': a rate is a number and second, minute"),
+        ({"RATE_LIMIT": "0/minute"}, "RATE_LIMIT is '0/minute': a rate is a number and second"),
+        ({"RATE_LIMIT": "1.5/minute"}, "RATE_LIMIT is '1.5/minute': a rate is a number and"),
+        ({"RATE_LIMIT": "5/fortnight"}, "RATE_LIMIT is '5/fortnight': a rate is a number and"),
+        ({"QUOTA_MINUTES_PER_DAY": "-1"}, "QUOTA_MINUTES_PER_DAY is '-1'"),
+        ({"QUOTA_MINUTES_PER_MONTH": "nan"}, "QUOTA_MINUTES_PER_MONTH is 'nan'"),
+        ({"QUOTA_JOBS_IN_FLIGHT": "1.5"}, "QUOTA_JOBS_IN_FLIGHT is '1.5'"),
+        ({"SPENDING_CAP_USD_PER_MONTH": "-1"}, "SPENDING_CAP_USD_PER_MONTH is '-1'"),
+        (
+            {"SPENDING_CAP_USER_USD_PER_MONTH": "0.001"},
+            "SPENDING_CAP_USER_USD_PER_MONTH is '0.001': not a sum in dollars and cents",
+        ),
+        ({"SPENDING_CAP_USD_PER_MONTH": "nan"}, "SPENDING_CAP_USD_PER_MONTH is 'nan'"),
+        ({"ENGINE_PRICES": "parrot=1"}, "ENGINE_PRICES is 'parrot=1': 'parrot=1' is not one of"),
+        ({"ENGINE_PRICES": "openai"}, "ENGINE_PRICES is 'openai': 'openai' is not one of"),
+        ({"ENGINE_PRICES": "openai=-1"}, "ENGINE_PRICES is 'openai=-1': 'openai=-1' is not one"),
+        (
+            {
+                "ASR_ENGINE": "deepgram",
+                "DEEPGRAM_API_KEY": "k",
+                "SPENDING_CAP_USD_PER_MONTH": "5",
+            },
+            "a spending cap is set, but what deepgram costs is not known: name it in ENGINE_PRICES",
+        ),
         ({"UNCERTAIN_BELOW": "1.1"}, "UNCERTAIN_BELOW is '1.1'"),
         ({"UNCERTAIN_BELOW": "nan"}, "UNCERTAIN_BELOW is 'nan'"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
@@ -132,6 +156,34 @@ def test_engines_that_stand_in_are_named_in_order(dotenv):
     env = load({"ASR_FALLBACK": " openai, pocketsphinx,", "OPENAI_API_KEY": "k"}, dotenv)
     assert env.fallback_engines == ("openai", "pocketsphinx")
     assert load({}, dotenv).fallback_engines == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("", None),
+        ("120/minute", (120, 60)),
+        (" 5 / second ", (5, 1)),
+        ("1/day", (1, 86400)),
+        ("9/hour", (9, 3600)),
+    ],
+)
+def test_a_rate_is_a_number_and_a_period(dotenv, text, rate):
+    assert load({"RATE_LIMIT": text}, dotenv).rate_limit == rate
+
+
+def test_limits_are_off_unless_set_and_0_is_a_limit(dotenv):
+    quotas = ("QUOTA_MINUTES_PER_DAY", "QUOTA_MINUTES_PER_MONTH", "QUOTA_JOBS_IN_FLIGHT")
+    names = (*quotas, "SPENDING_CAP_USD_PER_MONTH", "SPENDING_CAP_USER_USD_PER_MONTH")
+    unset, zero = load({}, dotenv), load(dict.fromkeys(names, "0"), dotenv)
+    assert {getattr(unset, name.lower()) for name in names} == {None}
+    assert [getattr(zero, name.lower()) for name in names] == [0] * 5
+
+
+def test_with_a_price_that_the_operator_names_a_cap_can_hold(dotenv):
+    given = {"ASR_ENGINE": "deepgram", "DEEPGRAM_API_KEY": "k", "SPENDING_CAP_USD_PER_MONTH": "5"}
+    env = load(given | {"ENGINE_PRICES": " deepgram=0.0043, openai = 0.006 "}, dotenv)
+    assert env.engine_prices == {"deepgram": 0.0043, "openai": 0.006}
 
 
 def test_dead_letters_are_retried_by_schedule_only_when_asked_for(dotenv):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-import redis
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.test import APIClient
 
@@ -23,7 +20,6 @@ from jobs.sweeper import sweep
 from tests import factories
 from tests.helpers import WorkerInTest, broker, client_of, together, wait_until
 from tests.scripted import ScriptedEngine
-from tests.servers import start_redis
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_is_empty")]
 PATH = "alice/a.wav"
@@ -212,17 +208,6 @@ def accepted_within_2_seconds(client: APIClient) -> Job:
     assert response.status_code == 202, response.content
     assert time.monotonic() - began < 2.0
     return Job.objects.get(pk=response.json()["jobId"])
-
-
-@pytest.fixture
-def stalling_redis(tmp_path: Path) -> Iterator[tuple[str, Callable[[int], None]]]:
-    """A Redis of our own and a way to send it signals."""
-    with ExitStack() as stack:
-        url = start_redis(stack, tmp_path)
-        with redis.Redis.from_url(url) as client:
-            pid = int(client.info("server")["process_id"])
-        yield url, lambda number: os.kill(pid, number)
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.django_db(transaction=True)
