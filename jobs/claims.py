@@ -32,6 +32,7 @@ from jobs.models import (
     JobStatus,
     changing_all,
     complete_chunks,
+    count_deduplicated,
     from_now,
     start_chunks,
 )
@@ -138,6 +139,7 @@ def _record_all(results: Sequence[_Result]) -> list[bool]:
             _tell_completed(changes[result.attempt.claim.job_id], result)
         unfinished = Chunk.objects.filter(job_id__in=job_ids).exclude(status__in=ENDED_CHUNK)
         under_way = set(unfinished.values_list("job_id", flat=True).order_by().distinct())
+        count_deduplicated([_known(result) for result in written if result.attempt.deduplicated])
     last = {result.attempt.claim.job_id: result for result in results}
     for result in results:
         job_id = result.attempt.claim.job_id
@@ -145,6 +147,11 @@ def _record_all(results: Sequence[_Result]) -> list[bool]:
         if result not in written:
             logger.info("Chunk %s[%d]: the claim was over", job_id, result.attempt.claim.index)
     return [result in written for result in results]
+
+
+def _known(result: _Result) -> tuple[str, str, float]:
+    claim = result.attempt.claim
+    return claim.user_id, claim.engine, result.attempt.known_info.duration_seconds
 
 
 def claims_held(claims: Iterable[Claim]) -> set[tuple[int, UUID | None]]:

@@ -70,6 +70,19 @@ def queue_of(name: str) -> str:
         return REMOTE_QUEUE  # the worker records the refusal
 
 
+def price_of(name: str) -> float | None:
+    """US dollars for a minute of sound: what the operator says, or the engine; None if unknown."""
+    if name in settings.ENGINE_PRICES:
+        return float(settings.ENGINE_PRICES[name])
+    engine, _ = find(name)
+    return None if engine is None else engine.capabilities.price_per_minute
+
+
+def costs(name: str) -> bool:
+    """Whether the engine is known to cost something: caps on spending are about no other."""
+    return bool(price_of(name))
+
+
 def find(name: str) -> tuple[TranscriptionService | None, str | None]:
     """The engine of that name; or None, and why it cannot be had."""
     try:

@@ -28,8 +28,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from asr.breaker import Health
-from jobs import breakers, engines, storage
-from jobs.models import WorkerProcess
+from jobs import breakers, engines, spending, storage
+from jobs.models import EVERYBODY, WorkerProcess
 
 Part = dict[str, Any]
 
@@ -73,6 +73,12 @@ class EnginePartSerializer(PartSerializer):
     down = serializers.ListField(child=serializers.CharField(), required=False)
 
 
+class SpendingPartSerializer(PartSerializer):
+    """The cap on the spending of all users: `spending_cap_near` from 80 % of it, then
+    `spending_cap_reached`. `up` where there is none.
+    """
+
+
 class WorkersPartSerializer(PartSerializer):
     """How many living processes serve each queue."""
 
@@ -96,6 +102,7 @@ class ReadinessSerializer(serializers.Serializer[Any]):
     cache = PartSerializer()
     storage = PartSerializer()
     engine = EnginePartSerializer()
+    spending = SpendingPartSerializer()
     workers = WorkersPartSerializer()
 
 
@@ -149,6 +156,7 @@ def readyz(request: Request) -> Response:
         "cache": _part(_cache),
         "storage": _part(_storage),
         "engine": _part(partial(_engine, with_breaker=broker["status"] == "up")),
+        "spending": _part(_spending),
         "workers": _part(_workers),
     }
     vital = (parts["database"], parts["storage"])
@@ -212,6 +220,16 @@ def _engine(*, with_breaker: bool) -> Part:
     if not down:
         return {"status": "up", **shown}
     return {"status": "degraded", "reason": "engine_unavailable", **shown}
+
+
+def _spending() -> Part:
+    cap = settings.SPENDING_CAP_USD_PER_MONTH
+    for standing in spending.standings({} if cap is None else {EVERYBODY: cap}):
+        if standing.reached:
+            return {"status": "degraded", "reason": "spending_cap_reached"}
+        if standing.near:
+            return {"status": "degraded", "reason": "spending_cap_near"}
+    return {"status": "up"}
 
 
 def _workers() -> Part:

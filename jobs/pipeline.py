@@ -25,7 +25,7 @@ from asr.errors import (
     EngineUnavailable,
 )
 from asr.types import AudioRequest, Capabilities, Recognition
-from jobs import breakers, engines, quarantine, recognitions, storage
+from jobs import breakers, engines, quarantine, recognitions, spending, storage
 from jobs.attempts import Again, Attempt
 from jobs.claims import claim_chunk, record_result
 from jobs.database import insist, release_connection
@@ -52,6 +52,8 @@ def transcribe(job_id: UUID, index: int, engine: str | None = None) -> Again | N
     engine = engine or Job.objects.values_list("engine", flat=True).filter(pk=job_id).first()
     if engine is None:
         return None
+    if again := _wait_for_a_cap(engine, job_id):
+        return postpone(job_id, index, again)
     with breakers.admit(engine) as call:
         if not call.admitted:
             return _without(engine, job_id, index, call.wait_seconds)
@@ -64,6 +66,20 @@ def transcribe(job_id: UUID, index: int, engine: str | None = None) -> Again | N
                 return _work(Attempt(claim=claim, call=call))
         again = soon(engine)
         return again if give_back(claim, again) else None
+
+
+def _wait_for_a_cap(engine: str, job_id: UUID) -> Again | None:
+    """When to come again, while a cap on spending is reached that a call would fall under."""
+    if not engines.costs(engine) or not spending.is_capped():
+        return None
+    job = Job.objects.only("user_id", "engine").filter(pk=job_id).first()
+    wait = None if job is None else spending.seconds_to_wait(job.user_id)
+    release_connection()
+    if job is None or wait is None:
+        return None
+    # Not as long for one that stands in: the chunk's own engine may be back before.
+    seconds = wait if engine == job.engine else after_window(settings.BREAKER_SECONDS)
+    return Again(seconds=seconds, engine=job.engine)
 
 
 def _work(attempt: Attempt) -> Again | None:

@@ -19,6 +19,7 @@ from django.db import IntegrityError
 from django.db.models import Min
 
 from asr.types import Recognition, segments_from_json
+from jobs import engines
 from jobs.attempts import Again, Attempt
 from jobs.claims import claims_held
 from jobs.group_commit import GroupCommit
@@ -31,7 +32,10 @@ from jobs.models import (
     common_language,
 )
 from jobs.models.bulk import update_each
-from jobs.setbacks import give_back, soon
+from jobs.setbacks import after_window, give_back, soon
+from jobs.spending import after_refusal, within_caps
+
+MICRO_USD = Decimal("0.000001")  # as the ledger's column has it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,8 +56,9 @@ def begin(attempt: Attempt) -> Again | None:
     """Take what is known of the sound, or open the ledger for the call that is to be made.
 
     Returns:
-        When to look again, as another chunk is asking the same just now; the claim was given back
-        at no cost. None otherwise: `attempt.recognition` was found, or `attempt.call_id` is open.
+        When to look again, as another chunk is asking the same just now, or a cap on spending is
+        reached; the claim was given back at no cost. None otherwise: `attempt.recognition` was
+        found, or `attempt.call_id` is open.
 
     Raises:
         ClaimOverError: nothing is to be done any more.
@@ -63,13 +68,28 @@ def begin(attempt: Attempt) -> Again | None:
             raise ClaimOverError
     except _AskedByAnotherError:
         again = soon(attempt.claim.engine)
-        return again if give_back(attempt.claim, again, recognition_key=_key(attempt)) else None
+        return _given_back(attempt, again, recognition_key=_key(attempt))
+    if attempt.recognition is None and attempt.call_id is None:
+        return _given_back(attempt, _after_refusal(attempt), delay_reason="engine_unavailable")
     return None
+
+
+def _after_refusal(attempt: Attempt) -> Again:
+    """A cap is reached; where this engine stands in, the chunk's own may be back before."""
+    claim = attempt.claim
+    seconds = after_window(settings.BREAKER_SECONDS) if claim.stands_in else after_refusal()
+    return Again(seconds=seconds, engine=claim.own_engine)
+
+
+def _given_back(attempt: Attempt, again: Again, **how: str) -> Again:
+    if not give_back(attempt.claim, again, **how):
+        raise ClaimOverError
+    return again
 
 
 def forget_call(attempt: Attempt) -> None:
     """Take the call out of the ledger: it was not made, or the engine was too busy to take it."""
-    EngineCall.objects.filter(pk=attempt.call_id or 0).delete()
+    EngineCall.objects.filter(pk=attempt.call_id or 0).forget()
     attempt.call_id = None
 
 
@@ -107,9 +127,11 @@ def _begin_all(beginnings: Sequence[_Beginning]) -> list[bool]:
         known = {chunk.recognition_key: chunk for chunk in _completed(keys)}
         new = [each.attempt for each in asking if each.key not in known]
         _expect_languages(new)
-        calls = EngineCall.objects.bulk_create(_call_of(attempt) for attempt in new)
-    for attempt, call in zip(new, calls, strict=True):
-        attempt.call_id = call.pk
+        calls = [_call_of(attempt) for attempt in new]
+        may_be_made = sorted(within_caps(calls))
+        opened = EngineCall.objects.open(calls[position] for position in may_be_made)
+    for position, call in zip(may_be_made, opened, strict=True):
+        new[position].call_id = call.pk
     for each in asking:
         if found := known.get(each.key):
             each.attempt.recognition, each.attempt.deduplicated = _recognition_of(found), True
@@ -148,7 +170,7 @@ def _recognition_of(chunk: Chunk) -> Recognition:
 
 def _call_of(attempt: Attempt) -> EngineCall:
     claim, engine = attempt.claim, attempt.known_engine
-    seconds, price = attempt.known_info.duration_seconds, engine.capabilities.price_per_minute
+    seconds, price = attempt.known_info.duration_seconds, engines.price_of(claim.engine)
     return EngineCall(
         job_id=claim.job_id,
         index=claim.index,
@@ -156,7 +178,7 @@ def _call_of(attempt: Attempt) -> EngineCall:
         engine=claim.engine,
         model=engine.model,
         audio_seconds=seconds,
-        price_usd=None if price is None else Decimal(price * seconds / 60),
+        price_usd=None if price is None else Decimal(price * seconds / 60).quantize(MICRO_USD),
     )
 
 

@@ -154,15 +154,19 @@ def after_window(seconds: float) -> float:
     return seconds + random.uniform(0.0, settings.BREAKER_SECONDS / 4)  # noqa: S311
 
 
-def give_back(claim: Claim, again: Again | None = None, **columns: Any) -> bool:
+def give_back(
+    claim: Claim, again: Again | None = None, *, delay_reason: str = "", **columns: Any
+) -> bool:
     """Undo the claim as if it had not been.
 
     Args:
         again: when the chunk is due; by default somebody else is to take it at once.
+        delay_reason: what the job is said to wait for.
     """
     due = {"not_before": Now(), "resend_time": Now()} if again is None else _due(again)
     columns |= {"attempts": F("attempts") - 1, **due}
-    return _end_claim(claim, ChunkStatus.PENDING, EventType.CHUNK_PENDING, {}, **columns)
+    waits = (ChunkStatus.PENDING, EventType.CHUNK_PENDING)
+    return _end_claim(claim, *waits, {}, delay_reason=delay_reason, **columns)
 
 
 def backoff(errors: int) -> float:
@@ -177,6 +181,7 @@ def _end_claim(
     data: dict[str, Any],
     *,
     closing: Callable[[], None] = lambda: None,
+    delay_reason: str = "",
     **columns: Any,
 ) -> bool:
     """Move a claimed chunk on, if the claim still holds.
@@ -190,6 +195,8 @@ def _end_claim(
             written = change.move_chunk(
                 claim.index, to, event, data, where=Q(lease_token=claim.token), **columns
             )
+            if written and delay_reason:
+                change.delay(delay_reason)
     except JobGoneError:
         closing()
         written = False

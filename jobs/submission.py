@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -16,7 +17,7 @@ from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
 from asr.types import Capabilities
-from jobs import cache, engines, storage
+from jobs import cache, engines, quotas, storage
 from jobs.crashpoints import crashpoint
 from jobs.models import (
     DEADLINE,
@@ -34,6 +35,7 @@ from jobs.models import (
 )
 from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
+from jobs.quotas import QuotaExceeded
 from jobs.storage import UploadedAudio
 
 
@@ -44,6 +46,7 @@ class Refusal:
     code: str
     detail: str
     attr: str | None
+    retry_after: int | None = None  # seconds
 
 
 class SubmissionRefused(Exception):
@@ -134,6 +137,25 @@ def check(submission: Submission) -> None:
     ]
     if refusals:
         raise SubmissionRefused(*refusals)
+    with _quota_refusals():
+        quotas.refuse_if_used_up(submission.user_id, costs=engines.costs(engine_of(submission)))
+
+
+@contextmanager
+def _quota_refusals() -> Iterator[None]:
+    try:
+        yield
+    except QuotaExceeded as full:
+        raise SubmissionRefused(
+            Refusal(
+                code="quota_exceeded", detail=full.detail, attr=None, retry_after=full.retry_after
+            )
+        ) from None
+
+
+def engine_of(submission: Submission) -> str:
+    """The engine that is asked for."""
+    return submission.engine or settings.ASR_ENGINE
 
 
 def _check_user(user_id: str) -> None:
@@ -198,7 +220,7 @@ def _judge(size: int | Refusal, attr: str, most: float) -> Refusal | None:
 
 def _checked_engine(submission: Submission) -> Capabilities:
     """What the engine can do, once it is known to honour all that is asked for."""
-    name = submission.engine or settings.ASR_ENGINE
+    name = engine_of(submission)
     try:
         engine = engines.get(name)
     except EngineMisconfigured as error:
@@ -266,6 +288,8 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
         for index, upload in enumerate(submission.uploads):
             stored.append(storage.store_upload(submission.user_id, job_id, index, upload))
         with transaction.atomic():
+            with _quota_refusals():
+                quotas.take_place(submission.user_id)
             job, stamp = _insert(submission, job_id, stored)
             if reservation is not None:
                 _bind(reservation, job_id)
@@ -287,7 +311,7 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
         pk=job_id,
         user_id=submission.user_id,
         title=submission.title,
-        engine=submission.engine or settings.ASR_ENGINE,
+        engine=engine_of(submission),
         language=submission.language,
         vocabulary=list(submission.vocabulary),
         diarize=submission.diarize,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from django.conf import settings
@@ -44,7 +45,8 @@ class CapabilitiesSerializer(serializers.Serializer[Any]):
     pricePerMinute = serializers.FloatField(  # noqa: N815
         source="price_per_minute",
         allow_null=True,
-        help_text="The vendor's list price in US dollars; null where it is not known.",
+        help_text="In US dollars: what the operator says, or the vendor lists; null where it is"
+        " not known.",
     )
 
     def get_languages(self, capabilities: Any) -> list[str] | None:
@@ -119,5 +121,6 @@ def _shown(name: str) -> dict[str, Any]:
         "detail": detail,
         "model": engine and engine.model,
         "breaker": breakers.state(name),
-        "capabilities": engine and engine.capabilities,
+        "capabilities": engine
+        and replace(engine.capabilities, price_per_minute=engines.price_of(name)),
     }

@@ -30,6 +30,7 @@ STATUS_OF: Final = {
     "permission_denied": status.HTTP_403_FORBIDDEN,
     "idempotency_conflict": status.HTTP_409_CONFLICT,
     "idempotency_key_reused": status.HTTP_422_UNPROCESSABLE_ENTITY,
+    "quota_exceeded": status.HTTP_429_TOO_MANY_REQUESTS,
 }
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,8 @@ class StorageUnavailable(APIException):
 
 
 def documented(*codes: int) -> dict[int, type[ErrorSerializer]]:
-    """The errors that a call may answer with, for the OpenAPI document; 401 and 503 always."""
-    return dict.fromkeys((401, *codes, 503), ErrorSerializer)
+    """The errors that a call may answer with, for the OpenAPI document; 401, 429, 503 always."""
+    return dict.fromkeys((401, *codes, 429, 503), ErrorSerializer)
 
 
 class InsufficientStorage(APIException):
@@ -126,8 +127,7 @@ class Refused(APIException):
         super().__init__(refusal.detail, refusal.code)
         self.status_code = STATUS_OF[refusal.code]
         self.attr = refusal.attr
-        if refusal.code == "idempotency_conflict":
-            self.wait = 1
+        self.wait = 1 if refusal.code == "idempotency_conflict" else refusal.retry_after
 
 
 def from_refusals(refused: SubmissionRefused) -> APIException:

@@ -20,21 +20,25 @@ from jobs.models.chunk import (
     DeadLetter,
     common_language,
 )
-from jobs.models.clock import from_now, iso_time
+from jobs.models.clock import database_time, from_now, iso_time
 from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, ErasedJob, Job, validate_user_id
+from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
 from jobs.models.transcript import Transcript
+from jobs.models.usage_day import UsageDay, count_deduplicated
 from jobs.models.user_index import UserIndexStamp, UserJobIndex
+from jobs.models.user_limits import UserLimits
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
     "DEADLINE",
     "ENDED_CHUNK",
     "ENDED_JOB",
+    "EVERYBODY",
     "MAX_CHUNKS",
     "MAX_CRASHES",
     "MAX_ERRORS",
@@ -56,14 +60,19 @@ __all__ = [
     "JobEvent",
     "JobGoneError",
     "JobStatus",
+    "SpendingMeter",
     "Transcript",
+    "UsageDay",
     "UserIndexStamp",
     "UserJobIndex",
+    "UserLimits",
     "WorkerProcess",
     "changing",
     "changing_all",
     "common_language",
     "complete_chunks",
+    "count_deduplicated",
+    "database_time",
     "from_now",
     "iso_time",
     "start_chunks",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Count, Q, Sum
 from django.db.models.functions import Now
 
 from asr.types import Usage
+from jobs.models.usage_day import count_calls
 
 MOST_TOKENS: Final = 2**31 - 1  # a column's; a vendor's nonsense must not cost the transcript
 
@@ -22,14 +24,55 @@ class CallOutcome(models.TextChoices):
     REFUSED = "refused"
 
 
+# The vendor did the work, though its answer was of no use.
+_BILLED_ALL_THE_SAME: Final = "engine_bad_response"
+_FREE: Final = Q(outcome=CallOutcome.REFUSED) | (
+    Q(outcome=CallOutcome.FAILED) & ~Q(error_code=_BILLED_ALL_THE_SAME)
+)
+
+
+def is_free(outcome: CallOutcome, error_code: str) -> bool:
+    """Whether a call that ended so is known to have cost nothing, and so counts for nothing."""
+    failed = outcome == CallOutcome.FAILED and error_code != _BILLED_ALL_THE_SAME
+    return failed or outcome == CallOutcome.REFUSED
+
+
 class EngineCallQuerySet(models.QuerySet["EngineCall"]):
-    """Rows of the ledger."""
+    """Rows of the ledger. What counts of them is summed in `UsageDay`."""
+
+    def counted(self) -> EngineCallQuerySet:
+        """Calls that were answered, or may be billed for all we know."""
+        return self.exclude(_FREE)
+
+    def open(self, calls: Iterable[EngineCall]) -> list[EngineCall]:
+        """Write the calls that are to be made, in the caller's transaction."""
+        opened = self.bulk_create(calls)
+        count_calls([call.pk for call in opened])
+        return opened
+
+    def forget(self) -> None:
+        """Delete calls that were not made, or that the engine was too busy to take."""
+        with transaction.atomic():
+            count_calls(self._still_open(), times=-1)
+            self.delete()
 
     def close(
         self, outcome: CallOutcome, *, error_code: str = "", usage: Usage | None = None
     ) -> None:
-        """Write what became of these calls."""
-        counted = usage or Usage()
+        """Write what became of these calls; those that cost nothing do not count any more."""
+        if is_free(outcome, error_code):
+            with transaction.atomic():
+                count_calls(self._still_open(), times=-1)
+                self._close(outcome, error_code, Usage())
+        else:
+            self._close(outcome, error_code, usage or Usage())
+
+    def _still_open(self) -> list[int]:
+        """A call that is closed was taken out then, if at all: writing is tried again and again."""
+        still_open = self.select_for_update().filter(outcome=CallOutcome.UNKNOWN)
+        return list(still_open.values_list("pk", flat=True))
+
+    def _close(self, outcome: CallOutcome, error_code: str, counted: Usage) -> None:
         tokens = [counted.input_tokens, counted.output_tokens]
         read, written = (n if n is not None and 0 <= n <= MOST_TOKENS else None for n in tokens)
         self.update(

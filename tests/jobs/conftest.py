@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from asr.breaker import LocalStore
 from jobs import breakers, engines, liveness
+from jobs.models import UserLimits
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,13 @@ def breakers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's engine did is not held against the next one's."""
     store = LocalStore()
     monkeypatch.setattr(breakers, "store", lambda: store)
+
+
+@pytest.fixture(autouse=True)
+def nobody_has_own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process knows it that looked just now; it looks again when a test saves some."""
+    monkeypatch.setattr(UserLimits, "_looked", time.monotonic())
+    monkeypatch.setattr(UserLimits, "_any", False)
 
 
 @pytest.fixture(autouse=True)

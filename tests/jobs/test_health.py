@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,14 +25,14 @@ from rest_framework.test import APIClient
 
 from asr.breaker import FAILURES_TO_OPEN
 from jobs import breakers, engines, storage
-from jobs.models import WorkerProcess, from_now
+from jobs.models import UsageDay, WorkerProcess, database_time, from_now
 from tests.factories import put_audio
 from tests.helpers import broker
 from tests.scripted import ScriptedEngine
 from tests.servers import start_redis
 
 pytestmark = pytest.mark.django_db
-PARTS = {"database", "broker", "cache", "storage", "engine", "workers"}
+PARTS = {"database", "broker", "cache", "storage", "engine", "spending", "workers"}
 
 
 @pytest.fixture
@@ -321,3 +322,23 @@ def test_a_probe_is_answered_whatever_it_asks_for_and_whoever_it_is(
         assert (response.status_code, response["Content-Type"]) == (200, "application/json")
         assert response.json()["status"] == "ok"
     assert anybody.head(address).status_code == 200
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize(
+    ("price", "status", "reason"),
+    [
+        ("7.99", "up", None),
+        ("8.00", "degraded", "spending_cap_near"),
+        ("10.00", "degraded", "spending_cap_reached"),
+    ],
+)
+def test_a_cap_that_is_near_is_told(
+    anybody: APIClient, settings: Any, price: str, status: str, reason: str | None
+) -> None:
+    settings.SPENDING_CAP_USD_PER_MONTH = Decimal(10)
+    day = {"user_id": "alice", "engine": "openai", "day": database_time().date()}
+    UsageDay.objects.create(**day, calls=1, price_usd=Decimal(price))
+    code, body = readyz(anybody)
+    assert (code, body["status"]) == (200, "ok" if status == "up" else "degraded")
+    assert (body["spending"]["status"], body["spending"].get("reason")) == (status, reason)
