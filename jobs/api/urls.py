@@ -8,6 +8,7 @@ from rest_framework.permissions import IsAdminUser
 
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
+from jobs.api.usage import UsageViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
 
 urlpatterns = [
@@ -30,6 +31,7 @@ urlpatterns = [
         TranscriptViewSet.as_view({"post": "retry"}),
         name="transcript-retry",
     ),
+    path("usage", UsageViewSet.as_view({"get": "retrieve"}), name="usage"),
     path("engines", EngineViewSet.as_view({"get": "overview"}), name="engines"),
     path(
         "engines/<str:name>/verify",

@@ -48,6 +48,11 @@ def test_six_and_then_24_chunks_become_one_text_in_order(system: RunningSystem) 
     heard_anew = [chunk for chunk in all_24["chunks"] if not chunk["deduplicated"]]
     assert len(heard_anew) == len(SAMPLES)  # once for this user, however often they come
 
+    used = system.client.get("/usage?userId=alice").json()["total"]
+    assert used["calls"] == len(SAMPLES)
+    assert used["minutes"] == pytest.approx(six["durationSeconds"] / 60)
+    assert used["deduplicatedMinutes"] == pytest.approx(3 * six["durationSeconds"] / 60)
+
 
 def test_one_corrupt_chunk_among_six_leaves_one_named_gap_and_is_retried_alone(
     system: RunningSystem,
