@@ -40,6 +40,7 @@ from jobs.admin_lists import (
     matching_chunks,
     matching_jobs,
 )
+from jobs.admin_usage import UsageDayAdmin, UserLimitsAdmin
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -49,6 +50,8 @@ from jobs.models import (
     JobEvent,
     JobGoneError,
     Transcript,
+    UsageDay,
+    UserLimits,
     WorkerProcess,
 )
 
@@ -57,6 +60,8 @@ admin.site.unregister(Task)
 
 admin.site.register(DeadLetter, DeadLetterAdmin)
 admin.site.register(EngineCall, EngineCallAdmin)
+admin.site.register(UsageDay, UsageDayAdmin)
+admin.site.register(UserLimits, UserLimitsAdmin)
 
 
 class PartOfJob(ReadOnly):

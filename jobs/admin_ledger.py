@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
@@ -14,36 +12,8 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from jobs.admin_base import ReadOnly, job_link, unbroken
-from jobs.admin_lists import DAY, EngineFilter, UserFilter, id_bounds
-from jobs.models import EngineCall, from_now
-
-MONTH: Final = 30 * DAY
-PERIODS: Final[dict[str, timedelta | None]] = {
-    "day": DAY,
-    "week": 7 * DAY,
-    "year": 365 * DAY,
-    "all": None,
-}
-
-
-class PeriodFilter(admin.SimpleListFilter):
-    """By the time of the call. Unless asked for, not all: what is listed is also summed."""
-
-    title = "time"
-    parameter_name = "period"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = ("Last 24 hours", "Last 7 days", "Last 365 days", "Any time")
-        return list(zip(PERIODS, names, strict=True))
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        unchosen, *others = super().choices(changelist)
-        yield unchosen | {"display": "Last 30 days"}
-        yield from others
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        period = PERIODS.get(self.value() or "", MONTH)
-        return queryset.filter(started_time__gte=from_now(-period)) if period else queryset
+from jobs.admin_lists import EngineFilter, PeriodFilter, UserFilter, id_bounds
+from jobs.models import EngineCall
 
 
 class LedgerList(ChangeList):

@@ -14,7 +14,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from jobs import breakers, engines, tasks
+from jobs import breakers, engines, spending, tasks
 from jobs.admin_lists import COUNTED, DAY
 from jobs.models import Chunk, Job, JobStatus, WorkerProcess
 
@@ -60,6 +60,8 @@ class SystemNow:
     """Status, its label and the number of jobs submitted within the last 24 hours."""
     dead_letters: list[tuple[str, str]]
     """Class and number of the chunks that failed for good."""
+    caps_near: list[spending.Standing]
+    """Caps on spending of which 80 % or more are used."""
 
     @property
     def broker_away(self) -> bool:
@@ -83,6 +85,7 @@ def system_now() -> SystemNow:
         longest_wait=spoken(oldest.waited) if oldest else "",  # type: ignore[attr-defined]
         jobs=_jobs_of_a_day(),
         dead_letters=_dead_letters(),
+        caps_near=spending.near(),
     )
 
 
