@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from jobs import cache, storage
+from jobs import cache, uploads
 from jobs.finishing import end_job
 from jobs.models import (
     DEADLINE,
@@ -130,15 +130,11 @@ def delete(job_id: UUID) -> None:
     """
     with changing(job_id) as change:
         job = change.job
-        uploads = set(job.chunks.filter(uploaded=True).values_list("audio_path", flat=True))
+        brought = set(job.chunks.filter(uploaded=True).values_list("audio_path", flat=True))
+        uploads.give_up(job.user_id, brought)
         ErasedJob.objects.create(job_id=job_id, user_id=job.user_id)
         UserIndexStamp.renew(job.user_id)
         Job.objects.filter(pk=job_id).delete()
         transaction.on_commit(partial(cache.forget_job, job_id, job.sequence), robust=True)
-        transaction.on_commit(partial(_remove_unnamed, uploads), robust=True)
-
-
-def _remove_unnamed(uploads: set[str]) -> None:
-    """Looks after the commit: of two jobs deleted side by side the later one finds no other."""
-    named = Chunk.objects.filter(audio_path__in=uploads).values_list("audio_path", flat=True)
-    storage.remove_uploads(uploads - set(named))
+        # After the commit: of two jobs deleted side by side the later one finds no other.
+        transaction.on_commit(partial(uploads.sweep, sorted(brought)), robust=True)

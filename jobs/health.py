@@ -201,9 +201,10 @@ def _cache() -> Part:
 
 
 def _storage() -> Part:
-    if not storage.is_there():
+    files = storage.audio_files()
+    if not files.is_there():
         return {"status": "down", "reason": "storage_unavailable"}
-    if storage.is_full():
+    if files.is_full():
         return {"status": "degraded", "reason": "disk_full"}  # jobs with paths go on
     return {"status": "up"}
 

@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
 from asr.types import Capabilities
-from jobs import cache, engines, quotas, storage
+from jobs import cache, engines, quotas, storage, uploads
 from jobs.crashpoints import crashpoint
 from jobs.models import (
     DEADLINE,
@@ -126,10 +126,10 @@ def check(submission: Submission) -> None:
         )
     most = min(settings.AUDIO_MAX_BYTES, _checked_engine(submission).max_bytes or float("inf"))
     if submission.uploads:
-        sizes: Sequence[int | Refusal] = [upload.size or 0 for upload in submission.uploads]
+        sizes: list[int | Exception] = [upload.size or 0 for upload in submission.uploads]
     else:
         _check_folders(submission)
-        sizes = [_size_or_refusal(path, at) for at, path in _numbered(submission)]
+        sizes = storage.sizes_of(submission.audio_paths)
     refusals = [
         refusal
         for position, size in enumerate(sizes)
@@ -198,18 +198,15 @@ def _invalid_path(attr: str) -> Refusal:
     return Refusal(code="invalid_path", detail=detail, attr=attr)
 
 
-def _size_or_refusal(path: str, attr: str) -> int | Refusal:
-    try:
-        return storage.size_of(path)
-    except storage.InvalidPathError:
+def _audio_not_found(attr: str) -> Refusal:
+    return Refusal(code="audio_not_found", detail="There is no such file.", attr=attr)
+
+
+def _judge(size: int | Exception, attr: str, most: float) -> Refusal | None:
+    if isinstance(size, storage.AudioNotFoundError):
+        return _audio_not_found(attr)
+    if isinstance(size, Exception):
         return _invalid_path(attr)
-    except storage.AudioNotFoundError:
-        return Refusal(code="audio_not_found", detail="There is no such file.", attr=attr)
-
-
-def _judge(size: int | Refusal, attr: str, most: float) -> Refusal | None:
-    if isinstance(size, Refusal):
-        return size
     if size == 0:
         return Refusal(code="audio_empty", detail="The file has 0 bytes.", attr=attr)
     if size > most:
@@ -285,8 +282,8 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
     job_id = new_job_id()
     stored: list[str] = []
     try:
-        for index, upload in enumerate(submission.uploads):
-            stored.append(storage.store_upload(submission.user_id, job_id, index, upload))
+        if submission.uploads:
+            stored = uploads.store_all(submission.user_id, job_id, submission.uploads)
         with transaction.atomic():
             with _quota_refusals():
                 quotas.take_place(submission.user_id)
@@ -297,8 +294,7 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
             crashpoint("before-job.submitted")
         crashpoint("after-job.submitted")
     except BaseException:
-        storage.remove_uploads(stored)
-        storage.remove_empty(storage.folder_of_uploads(submission.user_id, job_id))
+        uploads.abandon(stored)
         raise
     return job_id
 
@@ -306,7 +302,7 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
 def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Job, UUID]:
     """Job, chunks, index and first event; the job, and the stamp of its user's index."""
     paths = stored or [str(storage.check_path(path)) for path in submission.audio_paths]
-    uploads = set(stored) or _uploads_among(paths)
+    uploaded = _taken(paths)
     job = Job.objects.create(
         pk=job_id,
         user_id=submission.user_id,
@@ -323,7 +319,7 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
         Chunk,
         {"job_id": job_id, "not_before": Now(), "resend_time": from_now(MESSAGE_PATIENCE)},
         ("index", "audio_path", "uploaded"),
-        [(index, path, path in uploads) for index, path in enumerate(paths)],
+        [(index, path, path in uploaded) for index, path in enumerate(paths)],
     )
     UserJobIndex.objects.create(
         job_id=job_id, user_id=job.user_id, job_status=job.status, submitted_time=Now()
@@ -333,10 +329,13 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
     return job, UserIndexStamp.renew(job.user_id)
 
 
-def _uploads_among(paths: Sequence[str]) -> set[str]:
-    """Which files an earlier upload brought: they go with the last job that names them."""
-    known = Chunk.objects.filter(uploaded=True, audio_path__in=paths)
-    return set(known.values_list("audio_path", flat=True))
+def _taken(paths: Sequence[str]) -> set[str]:
+    """Which files an upload brought: they go with the last job that names them."""
+    try:
+        return uploads.take(paths)
+    except uploads.UploadDoomedError as error:
+        attr = f"audioChunkPaths.{paths.index(error.args[0])}"
+        raise SubmissionRefused(_audio_not_found(attr)) from None
 
 
 def _bind(reservation: IdempotencyKey, job_id: UUID) -> None:

@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
-from jobs import dead_letters, liveness
+from jobs import dead_letters, liveness, uploads
 from jobs.finishing import finish_job
 from jobs.models import (
     MAX_CRASHES,
@@ -103,6 +103,7 @@ def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) 
         _send_due(send, report, everything=everything)
     WorkerProcess.objects.long_gone().delete()
     IdempotencyKey.objects.expired().delete()
+    uploads.sweep()
     return report
 
 

@@ -31,6 +31,7 @@ from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
 from transcription_site.values import Dollars, Prices, Rate
+from transcription_site.storage_url import s3_options
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VENDOR_DEEPGRAM_URL = "https://api.deepgram.com"
@@ -73,9 +74,28 @@ class Environment(BaseModel):
         Path(),
         description="the folder that relative audio paths are looked up in; var/audio if unset",
     )
+    audio_storage_url: str = Field(
+        "",
+        description="s3://bucket/prefix?endpoint=…&region=…&encryption=AES256|aws:kms|none&kmsKey=…:"
+        " where audio lies instead of AUDIO_ROOT",
+    )
+    audio_storage_allow_http: bool = Field(
+        False, description="whether its endpoint may be spoken to without TLS"
+    )
+    aws_access_key_id: str = Field(
+        "", description="credentials for AUDIO_STORAGE_URL; those of the instance's role if unset"
+    )
+    aws_secret_access_key: str = Field("", description="the other half of them")
+    aws_session_token: str = Field("", description="the third part of temporary ones")
     audio_max_bytes: int = Field(5_000_000, ge=1, description="the largest audio file, in bytes")
     audio_max_seconds: float = Field(
         300, gt=0, description="the longest audio file once decoded, in seconds"
+    )
+    recording_max_bytes: int = Field(
+        500_000_000, ge=1, description="the largest recording that is to be cut, in bytes"
+    )
+    recording_max_seconds: float = Field(
+        7200, gt=0, le=9000, description="the longest one, in seconds: 30 chunks of 5 minutes"
     )
     asr_engine: str = Field(
         "pocketsphinx", description=f"the engine of jobs that name none: {', '.join(ENGINES)}"
@@ -225,6 +245,7 @@ class Environment(BaseModel):
             raise ValueError(
                 f"LEASE_SECONDS must be at least ENGINE_DEADLINE_SECONDS + {WRITE_SECONDS}"
             )
+        self._check_storage()
         for name, url, schemes in (
             ("DATABASE_URL", self.database_url, {"postgres", "postgresql", "sqlite"}),
             ("REDIS_URL", self.redis_url, {"redis", "rediss", "unix"}),
@@ -248,6 +269,25 @@ class Environment(BaseModel):
                     f" ENGINE_PRICES, such as {name}=0.006"
                 )
         return self
+    def _check_storage(self) -> None:
+        if self.audio_storage_url and self.audio_root != Path():
+            raise ValueError("AUDIO_STORAGE_URL and AUDIO_ROOT are both set; keep one")
+        if bool(self.aws_access_key_id) != bool(self.aws_secret_access_key):
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY need each other")
+        self.audio_storage()
+
+    def audio_storage(self) -> dict[str, Any]:
+        """The entry `audio` of Django's STORAGES. Raises ValueError."""
+        if not self.audio_storage_url:
+            return {"BACKEND": "jobs.storage.local.LocalAudioStorage"}
+        options = s3_options(self.audio_storage_url, allow_http=self.audio_storage_allow_http)
+        if self.aws_access_key_id:
+            options["credentials"] = {
+                name: value
+                for name in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+                if (value := getattr(self, name))
+            }
+        return {"BACKEND": "jobs.storage.s3.S3AudioStorage", "OPTIONS": options}
 
     @property
     def _names_whisper_model(self) -> bool:

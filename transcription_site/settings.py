@@ -78,6 +78,10 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = env.var_dir / "static"
+STORAGES = {
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "audio": env.audio_storage(),
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -222,10 +226,12 @@ LOGGING = {
 # --- Verbatim's own ---
 VAR_DIR = env.var_dir
 AUDIO_ROOT = env.audio_folder
-if not env.audio_root.name:
+if not env.audio_root.name and not env.audio_storage_url:
     AUDIO_ROOT.mkdir(parents=True, exist_ok=True)  # unset: the folder is ours to make
 AUDIO_MAX_BYTES = env.audio_max_bytes
 AUDIO_MAX_SECONDS = env.audio_max_seconds
+RECORDING_MAX_BYTES = env.recording_max_bytes
+RECORDING_MAX_SECONDS = env.recording_max_seconds
 ASR_ENGINE = env.asr_engine
 # What each engine is made with; an engine whose options do not suffice is not configured.
 ENGINE_OPTIONS: dict[str, dict[str, Any]] = {name: env.engine_options(name) for name in ENGINES}

@@ -1,4 +1,4 @@
-"""JSON and forms in."""
+"""JSON, forms and single files in."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class JSONParser(parsers.JSONParser):
             raise ParseError("JSON parse error - nested too deeply") from None
 
 
-class MultiPartParser(parsers.MultiPartParser):
-    """DRF's, but a file that finds no room leaves no part of itself to fill the disk."""
+class _LeavesNoPart(parsers.BaseParser):
+    """A file that finds no room leaves no part of itself to fill the disk."""
 
     def parse(
         self,
@@ -41,3 +41,15 @@ class MultiPartParser(parsers.MultiPartParser):
                 with suppress(OSError):  # it tries to write the rest, then removes the file
                     handler.upload_interrupted()
             raise
+
+
+class MultiPartParser(_LeavesNoPart, parsers.MultiPartParser):
+    """DRF's, and clean."""
+
+
+class FileParser(_LeavesNoPart, parsers.FileUploadParser):
+    """The body as one file, whatever type it says to be of."""
+
+    def get_filename(self, stream: Any, media_type: Any, parser_context: Any) -> str:
+        """The address names the file."""
+        return "body"

@@ -50,7 +50,23 @@ class StrictBooleanField(serializers.BooleanField):
         return bool(super().to_internal_value(data))
 
 
-class SubmissionSerializer(serializers.Serializer[Any]):
+class StrictSerializer(serializers.Serializer[Any]):
+    """One that says of a field that it does not know it."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            unknown = set(data) - set(self.fields)
+            if html.is_html_input(data):
+                unknown.discard("csrfmiddlewaretoken")  # the browsable API's form sends it along
+            if unknown:
+                raise serializers.ValidationError(
+                    {_shown(name): ["There is no such field."] for name in sorted(unknown)},
+                    code="unknown_field",
+                )
+        return super().to_internal_value(data)
+
+
+class SubmissionSerializer(StrictSerializer):
     """POST /transcribe: the fields of JSON and of a multipart form alike."""
 
     audioChunkPaths = serializers.ListField(  # noqa: N815  (the contract's names)
@@ -78,18 +94,6 @@ class SubmissionSerializer(serializers.Serializer[Any]):
         child=StrictCharField(max_length=100), required=False, max_length=100
     )
     diarize = StrictBooleanField(required=False, default=False)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict):
-            unknown = set(data) - set(self.fields)
-            if html.is_html_input(data):
-                unknown.discard("csrfmiddlewaretoken")  # the browsable API's form sends it along
-            if unknown:
-                raise serializers.ValidationError(
-                    {_shown(name): ["There is no such field."] for name in sorted(unknown)},
-                    code="unknown_field",
-                )
-        return super().to_internal_value(data)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("audioChunkPaths") and attrs.get("audioChunks"):

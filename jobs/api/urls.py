@@ -9,6 +9,7 @@ from rest_framework.permissions import IsAdminUser
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
 from jobs.api.usage import UsageViewSet
+from jobs.api.uploads import ReceivedUploadViewSet, UploadViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
 
 urlpatterns = [
@@ -32,6 +33,12 @@ urlpatterns = [
         name="transcript-retry",
     ),
     path("usage", UsageViewSet.as_view({"get": "retrieve"}), name="usage"),
+    path("uploads", UploadViewSet.as_view({"post": "create"}), name="uploads"),
+    path(
+        "uploads/<uuid:upload_id>",
+        ReceivedUploadViewSet.as_view({"put": "receive"}),
+        name="upload",
+    ),
     path("engines", EngineViewSet.as_view({"get": "overview"}), name="engines"),
     path(
         "engines/<str:name>/verify",

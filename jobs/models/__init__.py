@@ -30,6 +30,7 @@ from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
 from jobs.models.transcript import Transcript
 from jobs.models.usage_day import UsageDay, count_deduplicated
+from jobs.models.upload import Upload, UploadKind
 from jobs.models.user_index import UserIndexStamp, UserJobIndex
 from jobs.models.user_limits import UserLimits
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
@@ -63,6 +64,8 @@ __all__ = [
     "SpendingMeter",
     "Transcript",
     "UsageDay",
+    "Upload",
+    "UploadKind",
     "UserIndexStamp",
     "UserJobIndex",
     "UserLimits",

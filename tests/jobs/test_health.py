@@ -26,6 +26,7 @@ from rest_framework.test import APIClient
 from asr.breaker import FAILURES_TO_OPEN
 from jobs import breakers, engines, storage
 from jobs.models import UsageDay, WorkerProcess, database_time, from_now
+from jobs.storage import local
 from tests.factories import put_audio
 from tests.helpers import broker
 from tests.scripted import ScriptedEngine
@@ -199,8 +200,8 @@ def test_without_its_audio_root_it_is_down(
 def test_with_hardly_any_room_for_audio_it_is_degraded(
     anybody: APIClient, workers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "LITTLE_ROOM_BYTES", 1 << 62)
-    monkeypatch.setattr(storage, "LITTLE_ROOM_SHARE", 1.0)  # no disk is as empty as that
+    monkeypatch.setattr(local, "LITTLE_ROOM_BYTES", 1 << 62)
+    monkeypatch.setattr(local, "LITTLE_ROOM_SHARE", 1.0)  # no disk is as empty as that
     code, body = readyz(anybody)
     assert (code, body["status"]) == (200, "degraded")
     assert body["storage"] == {"status": "degraded", "reason": "disk_full"}
@@ -222,13 +223,13 @@ def test_little_room_is_200_mb_and_on_a_small_disk_a_hundredth(
     values = {"f_bavail": free, "f_blocks": size, "f_frsize": 10**6, "f_files": 9}
     disk = SimpleNamespace(**values, f_favail=names)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
-    assert storage.is_full() is full
+    assert storage.audio_files().is_full() is full
 
 
 def test_a_disk_without_a_count_of_names_is_not_full(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SimpleNamespace(f_bavail=900, f_blocks=999, f_frsize=10**6, f_files=0, f_favail=0)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
-    assert storage.is_full() is False
+    assert storage.audio_files().is_full() is False
 
 
 def test_an_engine_that_is_down_degrades_until_a_probe_finds_it_well(

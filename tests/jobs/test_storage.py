@@ -13,6 +13,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from asr.errors import AudioRejected
 from jobs import storage
+from jobs.storage import local
 from tests import factories
 
 OUTSIDE = [
@@ -43,7 +44,7 @@ def open_descriptors() -> int:
 def test_a_malformed_path_is_refused_by_its_words(path: str) -> None:
     with pytest.raises(storage.InvalidPathError):
         storage.check_path(path)
-    with pytest.raises(storage.InvalidPathError), storage.open_audio(path):
+    with pytest.raises(storage.InvalidPathError), storage.audio_files().open(path):
         pytest.fail("opened")
 
 
@@ -52,7 +53,7 @@ def test_a_malformed_path_is_refused_by_its_words(path: str) -> None:
 )
 def test_a_plain_path_is_taken(path: str) -> None:
     factories.put_audio(path, b"sound")
-    with storage.open_audio(path) as file:
+    with storage.audio_files().open(path) as file:
         assert file.read() == b"sound"
 
 
@@ -98,10 +99,10 @@ def traps(audio_root: Path, tmp_path: Path) -> Path:
 @pytest.mark.timeout(10)
 def test_what_leads_out_or_is_no_file_is_refused_and_not_waited_for(traps: Path, name: str) -> None:
     before = open_descriptors()
-    with pytest.raises(storage.InvalidPathError), storage.open_audio(f"alice/{name}"):
+    with pytest.raises(storage.InvalidPathError), storage.audio_files().open(f"alice/{name}"):
         pytest.fail("opened")
     with pytest.raises(storage.InvalidPathError):
-        storage.size_of(f"alice/{name}")
+        storage.audio_files().size(f"alice/{name}")
     with pytest.raises(AudioRejected) as caught:
         storage.read_audio(f"alice/{name}")
     assert caught.value.code == "invalid_audio"
@@ -111,7 +112,7 @@ def test_what_leads_out_or_is_no_file_is_refused_and_not_waited_for(traps: Path,
 @pytest.mark.parametrize("name", ["no.wav", "folder/no.wav", "no/no.wav", "x" * 300])
 def test_what_is_not_there_is_not_found(traps: Path, name: str) -> None:
     with pytest.raises(storage.AudioNotFoundError):
-        storage.size_of(f"alice/{name}")
+        storage.audio_files().size(f"alice/{name}")
     with pytest.raises(storage.AudioUnavailable) as caught:
         storage.read_audio(f"alice/{name}")
     assert (caught.value.code, caught.value.recoverable) == ("audio_not_found", True)
@@ -138,15 +139,15 @@ def test_a_link_swapped_in_after_the_check_is_not_followed(
 ) -> None:
     factories.put_audio("alice/a.wav", b"sound")
     (tmp_path / "secret.wav").write_bytes(b"secret")
-    opens = storage._open_beneath
+    opens = local._open_beneath
 
     def swapped(root: Path, relative: Path) -> int:
         (audio_root / "alice" / "a.wav").unlink()
         (audio_root / "alice" / "a.wav").symlink_to(tmp_path / "secret.wav")
         return opens(root, relative)
 
-    monkeypatch.setattr(storage, "_open_beneath", swapped)
-    with pytest.raises(storage.InvalidPathError), storage.open_audio("alice/a.wav"):
+    monkeypatch.setattr(local, "_open_beneath", swapped)
+    with pytest.raises(storage.InvalidPathError), storage.audio_files().open("alice/a.wav"):
         pytest.fail("opened")
 
 
@@ -167,7 +168,7 @@ def test_storage_that_fails_is_unavailable_and_tells_no_path(
     def broken(root: Path, relative: Path) -> int:
         raise OSError(5, "Input/output error", str(root))
 
-    monkeypatch.setattr(storage, "_open_beneath", broken)
+    monkeypatch.setattr(local, "_open_beneath", broken)
     with pytest.raises(storage.AudioUnavailable) as caught:
         storage.read_audio("alice/a.wav")
     assert (caught.value.code, caught.value.recoverable) == ("storage_unavailable", True)
@@ -193,7 +194,8 @@ def test_an_upload_gets_a_name_of_our_own(audio_root: Path, name: str, kept: str
     upload = SimpleUploadedFile("x", b"sound")
     vars(upload)["_name"] = name  # as a parser other than Django's may set it
     job_id = uuid4()
-    path = storage.store_upload("alice", job_id, 3, upload)
+    path = storage.upload_path("alice", str(job_id), "03", name=upload.name or "")
+    storage.store(path, upload)
     assert path == f"alice/uploads/{job_id}/{kept}"
     assert (audio_root / path).read_bytes() == b"sound"
     assert [file.name for file in audio_root.rglob("*") if file.is_file()] == [kept]
@@ -203,7 +205,7 @@ def test_an_upload_does_not_follow_a_link_out(audio_root: Path, tmp_path: Path) 
     (tmp_path / "elsewhere").mkdir()
     (audio_root / "alice").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError):
-        storage.store_upload("alice", uuid4(), 0, SimpleUploadedFile("x", b"sound"))
+        storage.store("alice/uploads/x", SimpleUploadedFile("x", b"sound"))
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -211,7 +213,7 @@ def test_removing_does_not_follow_a_link_out(audio_root: Path, tmp_path: Path) -
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "00.wav").write_bytes(b"x")
     (audio_root / "alice").symlink_to(tmp_path / "elsewhere")
-    assert storage.remove_uploads(["alice/00.wav"]) == 0
+    assert storage.audio_files().delete_all(["alice/00.wav"]) == 0
     assert (tmp_path / "elsewhere" / "00.wav").exists()
 
 
@@ -220,13 +222,13 @@ def test_a_root_that_is_away_is_told_from_a_file_that_is_gone(
 ) -> None:
     settings.AUDIO_ROOT = audio_root / "unmounted"
     with pytest.raises(storage.StorageAwayError):
-        storage.size_of("alice/a.wav")
+        storage.audio_files().size("alice/a.wav")
     with pytest.raises(storage.AudioUnavailable) as caught:
         storage.read_audio("alice/a.wav")
     assert (caught.value.code, caught.value.retry_after) == ("storage_unavailable", 10.0)
     upload = SimpleUploadedFile("a.wav", b"sound")
     with pytest.raises(storage.StorageAwayError):
-        storage.store_upload("alice", uuid4(), 0, upload)
+        storage.store("alice/uploads/x", upload)
     assert not (audio_root / "unmounted").exists()
 
 
@@ -235,13 +237,13 @@ def test_a_file_that_is_gone_from_a_root_that_is_only_read_is_gone(
 ) -> None:
     access = os.access  # as root, nothing but a mount forbids to write
     monkeypatch.setattr(os, "access", lambda at, mode: not mode & os.W_OK and access(at, mode))
-    assert not storage.is_there()
+    assert not storage.audio_files().is_there()
     with pytest.raises(storage.AudioUnavailable) as caught:
         storage.read_audio("alice/a.wav")
     assert (caught.value.code, caught.value.retry_after) == ("audio_not_found", None)
 
 
 def test_the_root_is_there_or_not(audio_root: Path, settings: Any) -> None:
-    assert storage.is_there()
+    assert storage.audio_files().is_there()
     settings.AUDIO_ROOT = audio_root / "nowhere"
-    assert not storage.is_there()
+    assert not storage.audio_files().is_there()

@@ -1,0 +1,173 @@
+"""Uploads: an address for one file, of the storage's own or of this service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError as InvalidName
+from django.core.signing import BadSignature, TimestampSigner
+from django.urls import reverse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers, status
+from rest_framework.exceptions import APIException, PermissionDenied, ValidationError
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from jobs import uploads
+from jobs.api.authentication import Caller
+from jobs.api.errors import AnotherUser, documented
+from jobs.api.parsers import FileParser
+from jobs.api.serializers import StrictCharField, StrictSerializer
+from jobs.models import UploadKind, iso_time, validate_user_id
+
+_SIGNER: Final = TimestampSigner(salt="verbatim.upload")
+
+
+class UploadExpired(PermissionDenied):
+    """The address was altered, or its time is over."""
+
+    default_code = "upload_expired"
+    default_detail = "This address is not valid, or no longer; ask for a new one."
+
+
+class UploadSerializer(StrictSerializer):
+    """POST /uploads: what is to come."""
+
+    fileName = StrictCharField(  # noqa: N815
+        max_length=255, help_text="Its suffix is kept; the file gets a name of its own."
+    )
+    sizeBytes = serializers.IntegerField(  # noqa: N815
+        help_text="Exactly; the upload is refused with any other length."
+    )
+    contentType = serializers.RegexField(  # noqa: N815
+        r"^(audio|video|application)/[A-Za-z0-9][A-Za-z0-9.+-]*\Z",
+        max_length=100,
+        error_messages={"invalid": "A media type such as audio/flac, without parameters."},
+        help_text="Exactly; the upload is refused with any other Content-Type.",
+    )
+    kind = serializers.ChoiceField(UploadKind.choices, default=UploadKind.CHUNK)
+    userId = StrictCharField(  # noqa: N815
+        required=False, validators=[validate_user_id], help_text="Your own name if left out."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The limits of the contract, before anything is sent."""
+        size, most = attrs["sizeBytes"], _most_bytes(attrs["kind"])
+        if size < 1:
+            raise ValidationError({"sizeBytes": "The file has no bytes."}, code="audio_empty")
+        if size > most:
+            detail = f"The file has {size} bytes; at most {most} are taken."
+            raise ValidationError({"sizeBytes": detail}, code="audio_too_large")
+        return attrs
+
+
+class AnnouncedSerializer(serializers.Serializer[Any]):
+    """Where the file goes, and how to name it afterwards."""
+
+    audioChunkPath = serializers.CharField(required=False)  # noqa: N815
+    recordingPath = serializers.CharField(required=False)  # noqa: N815
+    uploadUrl = serializers.URLField()  # noqa: N815
+    method = serializers.ChoiceField(["PUT"])
+    headers = serializers.DictField(child=serializers.CharField())
+    expiresTime = serializers.DateTimeField()  # noqa: N815
+
+
+class UploadViewSet(GenericViewSet[Any]):
+    """Announce a file, then send it to the address that is answered."""
+
+    serializer_class = UploadSerializer
+
+    @extend_schema(
+        operation_id="uploads_create",
+        responses={201: AnnouncedSerializer, **documented(400, 403)},
+    )
+    def create(self, request: Request) -> Response:
+        """An address that takes this file, by PUT with these headers, for 15 minutes."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked, caller = serializer.validated_data, Caller.of(request)
+        user_id = asked.get("userId", caller.username)
+        if not caller.may_see(user_id):
+            raise AnotherUser
+        _check_folder(user_id)
+        announced = uploads.announce(
+            user_id,
+            name=asked["fileName"],
+            size=asked["sizeBytes"],
+            content_type=asked["contentType"],
+            kind=asked["kind"],
+        )
+        if announced.signed is not None:
+            url, headers = announced.signed.url, announced.signed.headers
+        else:
+            url = request.build_absolute_uri(reverse("upload", args=[announced.upload_id]))
+            url += f"?signature={_SIGNER.sign(str(announced.upload_id)).partition(':')[2]}"
+            headers = {"Content-Type": asked["contentType"]}
+        name = "recordingPath" if asked["kind"] == UploadKind.RECORDING else "audioChunkPath"
+        expires = datetime.now(UTC) + timedelta(seconds=uploads.URL_SECONDS)
+        return Response(
+            {
+                name: announced.path,
+                "uploadUrl": url,
+                "method": "PUT",
+                "headers": headers,
+                "expiresTime": iso_time(expires),
+            },
+            status=status.HTTP_201_CREATED,
+        )
+
+
+class ReceivedUploadViewSet(GenericViewSet[Any]):
+    """Take a file at an address of our own: who has the address may send, nobody else."""
+
+    authentication_classes: list[Any] = []
+    permission_classes = [AllowAny]
+    parser_classes = [FileParser]
+
+    @extend_schema(
+        operation_id="uploads_receive",
+        parameters=[OpenApiParameter("signature", OpenApiTypes.STR, required=True)],
+        request={"*/*": OpenApiTypes.BINARY},
+        responses={204: None, **documented(400, 403, 413, 507)},
+    )
+    def receive(self, request: Request, upload_id: UUID) -> Response:
+        """The body is the file. It may be sent again until a job has taken it."""
+        signed = f"{upload_id}:{request.GET.get('signature', '')}"
+        try:
+            _SIGNER.unsign(signed, max_age=uploads.URL_SECONDS)
+        except BadSignature:
+            raise UploadExpired from None
+        file = request.FILES.get("file")
+        if file is None:
+            raise ValidationError({"body": "There is none."}, code="invalid_length")
+        try:
+            uploads.receive(upload_id, file, content_type=request.META.get("CONTENT_TYPE", ""))
+        except uploads.UploadRefused as refused:
+            raise _refusal(refused) from None
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def _check_folder(user_id: str) -> None:
+    """An account may bear a name that is no folder of its own, such as "..": no file goes there."""
+    try:
+        validate_user_id(user_id)
+    except InvalidName as error:
+        raise ValidationError({"userId": error.messages}, code="invalid_user_id") from None
+
+
+def _most_bytes(kind: str) -> int:
+    return int(
+        settings.RECORDING_MAX_BYTES if kind == UploadKind.RECORDING else settings.AUDIO_MAX_BYTES
+    )
+
+
+def _refusal(refused: uploads.UploadRefused) -> APIException:
+    if refused.code == "upload_expired":
+        return UploadExpired(refused.detail)
+    return ValidationError({"body": refused.detail}, code=refused.code)

@@ -1,0 +1,128 @@
+"""Where audio lives: a folder, or a bucket of S3 (`settings.STORAGES["audio"]`).
+
+What callers need stands here; what differs between the two lies in `local` and `s3`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Final, Protocol, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.core.files import File
+from django.core.files.storage import storages
+
+from asr.errors import AudioRejected
+from jobs.storage.base import AudioStorage, SignedUpload, check_path
+from jobs.storage.errors import (
+    AWAY_SECONDS,
+    AudioNotFoundError,
+    AudioUnavailable,
+    InvalidPathError,
+    StorageAwayError,
+    is_out_of_room,
+)
+
+__all__ = [
+    "AudioNotFoundError",
+    "AudioUnavailable",
+    "InvalidPathError",
+    "SignedUpload",
+    "StorageAwayError",
+    "UploadedAudio",
+    "audio_files",
+    "check_path",
+    "fingerprint",
+    "is_out_of_room",
+    "read_audio",
+    "upload_path",
+]
+
+UPLOADS: Final = "uploads"  # the folder of a user's own uploads, beneath the user's folder
+
+
+class UploadedAudio(Protocol):
+    """What of Django's UploadedFile is needed here."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    def seek(self, position: int) -> object: ...
+
+    def chunks(self) -> Iterator[bytes]: ...
+
+
+def audio_files() -> AudioStorage:
+    """The storage that is configured."""
+    return cast("AudioStorage", storages["audio"])
+
+
+def read_audio(path: str) -> bytes:
+    """The whole file, for recognition.
+
+    Raises:
+        AudioUnavailable: it is gone, or the storage fails.
+        AudioRejected: it grew past the limit or was swapped for something else since submission.
+    """
+    try:
+        with audio_files().open(path) as file:
+            data: bytes = file.read(settings.AUDIO_MAX_BYTES + 1)
+    except AudioNotFoundError:
+        raise AudioUnavailable("audio_not_found", "the file is no longer there") from None
+    except InvalidPathError:
+        raise AudioRejected("invalid_audio", "the path no longer names an audio file") from None
+    except StorageAwayError as error:
+        raise AudioUnavailable(
+            "storage_unavailable", str(error.strerror), retry_after=AWAY_SECONDS
+        ) from None
+    except OSError as error:
+        detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
+        raise AudioUnavailable("storage_unavailable", detail) from None
+    if len(data) > settings.AUDIO_MAX_BYTES:
+        raise AudioRejected("invalid_audio", "the file has grown past the size limit")
+    return data
+
+
+def fingerprint(uploads: Iterable[UploadedAudio]) -> str:
+    """SHA-256 over the uploads' contents, in order."""
+    digest = hashlib.sha256()
+    for upload in uploads:
+        one = hashlib.sha256()
+        for block in upload.chunks():
+            one.update(block)
+        digest.update(one.digest())
+    return digest.hexdigest()
+
+
+def upload_path(user_id: str, *parts: str | UUID, name: str) -> str:
+    """Where an upload lies: under the user's folder, with the suffix of the caller's file name."""
+    suffix = PurePosixPath(name).suffix.lower()
+    suffix = suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
+    return str(PurePosixPath(user_id, UPLOADS, *map(str, parts))) + suffix
+
+
+def store(path: str, content: UploadedAudio) -> None:
+    """Keep a file. It appears under its name only when it is whole.
+
+    Raises:
+        StorageAwayError: the storage is not there.
+        OSError: it could not be stored.
+    """
+    audio_files().save(path, cast("File[bytes]", content))
+
+
+def sizes_of(paths: Sequence[str]) -> list[int | Exception]:
+    """Sizes in bytes, or InvalidPathError or AudioNotFoundError in a file's place.
+
+    Raises:
+        OSError: the storage fails.
+    """
+    return audio_files().sizes(paths)

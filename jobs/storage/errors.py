@@ -1,0 +1,45 @@
+"""What can be wrong with a file, and with the place where files lie."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from asr.errors import AsrError
+
+AWAY_SECONDS: Final = 10.0  # until a chunk looks again for a storage that is away
+# The disk, the user's quota, or the largest file that the process may write.
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class InvalidPathError(Exception):
+    """The path is malformed, leads out of the audio root or names no regular file."""
+
+
+class AudioNotFoundError(Exception):
+    """There is no such file in the storage."""
+
+
+class StorageAwayError(OSError):
+    """The storage itself is not there: no disk is mounted, or its server does not answer."""
+
+    def __init__(self, detail: str = "the audio root is not there") -> None:
+        super().__init__(errno.ENOENT, detail)
+
+
+class AudioUnavailable(AsrError):
+    """A file that was there cannot be read: `audio_not_found`, `storage_unavailable`.
+
+    `retry_after` is set where nothing can be read: then a wait of that many seconds costs nothing.
+    """
+
+    recoverable = True
+
+    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(code, detail)
+        self.retry_after = retry_after
+
+
+def is_out_of_room(error: OSError) -> bool:
+    """Whether something could not be written for want of room."""
+    return error.errno in _NO_ROOM

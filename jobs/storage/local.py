@@ -1,0 +1,164 @@
+"""Files under the audio root, opened so that no path leads out of it.
+
+A path is walked folder by folder with O_NOFOLLOW after its links were resolved, so that a link
+swapped in between check and use is refused instead of followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from django.conf import settings
+from django.core.files import File
+
+from jobs.storage.base import AudioStorage, blocks, check_path
+from jobs.storage.errors import AudioNotFoundError, InvalidPathError, StorageAwayError
+
+# Room for a job of the largest uploads and its transcript; on a small disk a hundredth of it.
+LITTLE_ROOM_BYTES: Final = 200_000_000
+LITTLE_ROOM_SHARE: Final = 0.01
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG}
+
+
+class LocalAudioStorage(AudioStorage):
+    """The folder `AUDIO_ROOT`. It is never made anew: what is stored beside a disk that is not
+    mounted is lost when the disk comes back.
+    """
+
+    def delete(self, name: str) -> None:
+        self.delete_all([name])
+
+    def delete_all(self, names: Iterable[str]) -> int:
+        """Folders go once they are empty, with the partial files of an interrupted upload.
+
+        Raises StorageAwayError.
+        """
+        removed, root, folders = 0, _root(), set()
+        for name in names:
+            file = root / check_path(name)
+            if Path(os.path.realpath(file.parent)) != file.parent:
+                continue  # a link on the way: nothing that the service stored itself
+            folders.add(file.parent)
+            with suppress(FileNotFoundError):
+                file.unlink()
+                removed += 1
+        for folder in folders:
+            _remove_empty(folder)
+        if not self.is_there():
+            raise StorageAwayError
+        return removed
+
+    def exists(self, name: str) -> bool:
+        with suppress(InvalidPathError, AudioNotFoundError):
+            self.size(name)
+            return True
+        return False
+
+    def size(self, name: str) -> int:
+        with self.open(name) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def is_there(self) -> bool:
+        return os.access(settings.AUDIO_ROOT, os.R_OK | os.W_OK | os.X_OK)
+
+    def is_full(self) -> bool:
+        """See `AudioStorage`. Raises OSError."""
+        disk = os.statvfs(settings.AUDIO_ROOT)
+        free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        no_names_left = disk.f_files > 0 and disk.f_favail == 0
+        return no_names_left or free < min(LITTLE_ROOM_BYTES, size * LITTLE_ROOM_SHARE)
+
+    def _open(self, name: str, mode: str = "rb") -> File[bytes]:
+        """For reading. O_NOFOLLOW and O_NONBLOCK stand for everything that is no regular file."""
+        root = _root()
+        real = Path(os.path.realpath(root / check_path(name)))
+        if not real.is_relative_to(root) or real == root:
+            raise InvalidPathError(name)
+        try:
+            descriptor = _open_beneath(root, real.relative_to(root))
+        except OSError as error:
+            if not os.access(root, os.R_OK | os.X_OK):  # workers may only read
+                raise StorageAwayError from None
+            if error.errno in _NOT_THERE:
+                raise AudioNotFoundError(name) from None
+            if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+                raise InvalidPathError(name) from None
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)  # fdopen would refuse a folder in its own words, and leave it open
+            raise InvalidPathError(name)
+        return File(os.fdopen(descriptor, "rb"), name)
+
+    def _save(self, name: str, content: Any) -> str:
+        """A partial file of an interrupted save goes when its folder is emptied."""
+        path = check_path(name)
+        folder = _make_folder(path.parts[:-1])
+        partial = f".{path.name}.{uuid4().hex}.part"
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(partial, flags, 0o640, dir_fd=folder)
+            with os.fdopen(descriptor, "wb") as file:
+                for block in blocks(content):
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(partial, dir_fd=folder)
+            raise
+        finally:
+            os.close(folder)
+        return name
+
+
+def _root() -> Path:
+    return Path(os.path.realpath(settings.AUDIO_ROOT))
+
+
+def _open_beneath(root: Path, relative: Path) -> int:
+    folder = os.open(root, _FOLDER)
+    try:
+        for part in relative.parts[:-1]:
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(relative.name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _make_folder(parts: Iterable[str]) -> int:
+    """A descriptor of the folder beneath the audio root, made if need be, links not followed."""
+    try:
+        folder = os.open(os.path.realpath(settings.AUDIO_ROOT), _FOLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageAwayError from None
+    for part in parts:
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(part, 0o750, dir_fd=folder)
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def _remove_empty(folder: Path) -> None:
+    """Delete a folder of uploads if only partial files are left in it."""
+    with suppress(OSError):
+        for partial in folder.glob(".*.part"):
+            partial.unlink(missing_ok=True)
+        folder.rmdir()

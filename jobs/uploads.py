@@ -1,0 +1,179 @@
+"""Files that come in: announced, received, taken by a job, or removed when none took them.
+
+The order is always: the row (`Upload`), the file, the job. Removing goes the other way, and marks
+the row first, so that no job takes a file that is about to go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db import Error as DatabaseError
+from django.db.models.functions import Now
+
+from jobs import storage
+from jobs.models import Chunk, Upload, UploadKind, from_now
+from jobs.models.bulk import insert_alike
+from jobs.models.job import new_job_id
+from jobs.storage import SignedUpload, UploadedAudio
+
+URL_SECONDS: Final = 900
+UNUSED: Final = timedelta(hours=24)
+STORING: Final = timedelta(hours=1)  # far longer than it takes to keep a job's files
+LOOK_AGAIN: Final = timedelta(minutes=10)  # at a storage that could not remove them
+BATCH: Final = 200
+
+logger = logging.getLogger(__name__)
+
+
+class UploadRefused(Exception):
+    """The file is not the one that was announced, or comes too late."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+class UploadDoomedError(Exception):
+    """The file is being removed, as nobody took it in time. Its one argument is the path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """An upload that may begin; `signed` None: it goes to the service itself."""
+
+    upload_id: UUID
+    path: str
+    signed: SignedUpload | None
+
+
+def announce(
+    user_id: str, *, name: str, size: int, content_type: str, kind: UploadKind
+) -> Announced:
+    """Make room for a file of exactly so many bytes, for the next URL_SECONDS.
+
+    Raises:
+        StorageAwayError: the storage cannot be asked.
+    """
+    upload_id = new_job_id()
+    path = storage.upload_path(user_id, str(upload_id), name=name)
+    Upload.objects.create(
+        pk=upload_id,
+        user_id=user_id,
+        path=path,
+        kind=kind,
+        size_bytes=size,
+        content_type=content_type,
+        expires_time=from_now(UNUSED),
+    )
+    signed = storage.audio_files().sign_upload(
+        path, size=size, content_type=content_type, seconds=URL_SECONDS
+    )
+    return Announced(upload_id=upload_id, path=path, signed=signed)
+
+
+def receive(upload_id: UUID, content: UploadedAudio, *, content_type: str) -> None:
+    """Keep a file that was announced; it may come again until a job takes it.
+
+    Raises:
+        UploadRefused: another length or type, or it was taken or removed since.
+        StorageAwayError, OSError: it could not be stored.
+    """
+    upload = Upload.objects.filter(pk=upload_id, doomed=False).first()
+    if upload is None:
+        raise UploadRefused("upload_expired", "A job has this file already, or it was removed.")
+    if content_type != upload.content_type:
+        raise UploadRefused("invalid_content_type", f"Announced was {upload.content_type}.")
+    if content.size != upload.size_bytes:
+        detail = f"Announced were {upload.size_bytes} bytes, and {content.size} came."
+        raise UploadRefused("invalid_length", detail)
+    storage.store(upload.path, content)
+
+
+def store_all(user_id: str, job_id: UUID, files: Sequence[UploadedAudio]) -> list[str]:
+    """Keep the files of a submission, before there is a job; their paths, in order.
+
+    Raises:
+        StorageAwayError, OSError: one could not be stored, and so none is kept.
+    """
+    paths = [
+        storage.upload_path(user_id, str(job_id), f"{index:02d}", name=file.name or "")
+        for index, file in enumerate(files)
+    ]
+    alike = {"user_id": user_id, "created_time": Now(), "expires_time": from_now(STORING)}
+    insert_alike(Upload, alike, ("id", "path"), [(new_job_id(), path) for path in paths])
+    try:
+        for path, file in zip(paths, files, strict=True):
+            storage.store(path, file)
+    except BaseException:
+        abandon(paths)
+        raise
+    return paths
+
+
+def take(paths: Sequence[str]) -> set[str]:
+    """Which of the paths are uploads; from the end of the caller's transaction on a job's.
+
+    Raises:
+        UploadDoomedError: one is being removed just now.
+    """
+    rows = Upload.objects.select_for_update().filter(path__in=paths).order_by("pk")
+    new = dict(rows.values_list("path", "doomed"))
+    for path, doomed in new.items():
+        if doomed:
+            raise UploadDoomedError(path)
+    if new:
+        Upload.objects.filter(path__in=new).delete()
+    known = Chunk.objects.filter(uploaded=True, audio_path__in=paths)
+    return {*new, *known.values_list("audio_path", flat=True)}
+
+
+def abandon(paths: Sequence[str]) -> None:
+    """Remove files of which no job came to be; the sweeper is the belt."""
+    with suppress(DatabaseError, OSError):
+        Upload.objects.filter(path__in=paths).update(doomed=True, expires_time=Now())
+        _remove(paths)
+
+
+def give_up(user_id: str, paths: Iterable[str]) -> None:
+    """In the transaction that deletes a job: its uploads are nobody's from then on."""
+    Upload.objects.bulk_create(
+        [Upload(user_id=user_id, path=path, expires_time=Now()) for path in paths],
+        ignore_conflicts=True,  # two jobs that name it are deleted at once
+    )
+
+
+def sweep(paths: Sequence[str] | None = None) -> int:
+    """Remove files that no job has taken in time, or those of these paths; how many.
+
+    A storage that is away is looked at again later.
+    """
+    due = Upload.objects.due()
+    some = due if paths is None else due.filter(path__in=paths)
+    batch = list(some.values_list("pk", flat=True)[:BATCH])
+    if not batch:
+        return 0
+    rows = Upload.objects.filter(pk__in=batch)
+    rows.taken().filter(doomed=False).delete()
+    rows.filter(doomed=False).exclude(pk__in=rows.taken().values("pk")).update(doomed=True)
+    doomed = list(rows.filter(doomed=True).values_list("path", flat=True))
+    try:
+        return _remove(doomed)
+    except OSError as error:
+        logger.warning("%d files that nobody needs could not be removed: %s", len(doomed), error)
+        rows.update(expires_time=from_now(LOOK_AGAIN))
+        return 0
+
+
+def _remove(paths: Sequence[str]) -> int:
+    if not paths:
+        return 0
+    removed = storage.audio_files().delete_all(paths)
+    Upload.objects.filter(path__in=paths, doomed=True).delete()
+    return removed
