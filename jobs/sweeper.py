@@ -80,7 +80,9 @@ class SweepReport:
         )
 
 
-def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) -> SweepReport:
+def sweep(
+    send: Send | None, *, everything: bool = False, silence: bool = True, files: bool = True
+) -> SweepReport:
     """Look at all that has not ended, once.
 
     Args:
@@ -89,6 +91,7 @@ def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) 
             the broker may have lost them, and a second message does no harm.
         silence: whether a worker that was not heard of for 15 seconds is dead. Not when the
             database was away in that time: then nobody could be heard.
+        files: whether to remove uploads that nobody uses; workers may only read.
     """
     report = SweepReport()
     liveness.bury_the_dead()
@@ -103,7 +106,8 @@ def sweep(send: Send | None, *, everything: bool = False, silence: bool = True) 
         _send_due(send, report, everything=everything)
     WorkerProcess.objects.long_gone().delete()
     IdempotencyKey.objects.expired().delete()
-    uploads.sweep()
+    if files:
+        uploads.sweep()
     return report
 
 

@@ -101,7 +101,7 @@ def send_chunk(chunk: sweeper.DueChunk) -> None:
 def sweep_at_boot() -> None:
     """Look at everything once; a worker that cannot (no database yet) boots all the same."""
     try:
-        logger.info("At boot: %s", sweeper.sweep(send_chunk, silence=False))
+        logger.info("At boot: %s", sweeper.sweep(send_chunk, silence=False, files=False))
     except Exception:
         logger.exception("The sweep at boot failed; the sweeper will do it")
 

@@ -12,7 +12,7 @@ _NAMES: Final = {
     "encryption": "encryption",
     "kmsKey": "kms_key",
 }
-_ENCRYPTIONS: Final = {"AES256", "aws:kms", "none"}
+_ENCRYPTIONS: Final = ("AES256", "aws:kms", "none")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 

@@ -134,7 +134,7 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
         operation_id="uploads_receive",
         parameters=[OpenApiParameter("signature", OpenApiTypes.STR, required=True)],
         request={"*/*": OpenApiTypes.BINARY},
-        responses={204: None, **documented(400, 403, 413, 507)},
+        responses={204: None, **documented(400, 403, 404, 413, 507)},
     )
     def receive(self, request: Request, upload_id: UUID) -> Response:
         """The body is the file. It may be sent again until a job has taken it."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from asr.breaker import LocalStore
 from jobs import breakers, engines, liveness
 from jobs.models import UserLimits
+from tests.object_storage import ObjectStorage, start_object_storage
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +23,23 @@ def audio_root(tmp_path: Path, settings: Any) -> Path:
     settings.AUDIO_ROOT = tmp_path / "audio"
     settings.AUDIO_ROOT.mkdir()
     return Path(settings.AUDIO_ROOT)
+
+
+@pytest.fixture(scope="session")
+def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
+    """A real server of S3's protocol; tests share it and have a bucket each."""
+    with ExitStack() as stack:
+        yield start_object_storage(stack, tmp_path_factory.mktemp("objects"))
+
+
+@pytest.fixture
+def bucket(object_storage: ObjectStorage, settings: Any) -> Path:
+    """Audio lives in a bucket that nobody else uses; the folder in which its objects appear."""
+    name = f"audio-{uuid4().hex}"
+    backend = "jobs.storage.s3.S3AudioStorage"
+    options = object_storage.options(name)
+    settings.STORAGES = settings.STORAGES | {"audio": {"BACKEND": backend, "OPTIONS": options}}
+    return object_storage.root / name
 
 
 @pytest.fixture(autouse=True)

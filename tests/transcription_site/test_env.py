@@ -64,6 +64,35 @@ def test_an_empty_value_counts_as_not_set(dotenv):
     ("given", "line"),
     [
         ({"WEB_PORT": "http"}, "WEB_PORT is 'http'"),
+        ({"AUDIO_STORAGE_URL": "https://bucket"}, "AUDIO_STORAGE_URL must begin with s3://"),
+        ({"AUDIO_STORAGE_URL": "s3://"}, "AUDIO_STORAGE_URL must name a bucket"),
+        ({"AUDIO_STORAGE_URL": "s3://A_B"}, "AUDIO_STORAGE_URL must name a bucket"),
+        ({"AUDIO_STORAGE_URL": "s3://k:s@bucket"}, "AUDIO_STORAGE_URL holds credentials"),
+        ({"AUDIO_STORAGE_URL": "s3://audio?acl=x"}, "AUDIO_STORAGE_URL knows no option 'acl'"),
+        (
+            {"AUDIO_STORAGE_URL": "s3://audio?encryption=rot13"},
+            "AUDIO_STORAGE_URL's encryption is none of AES256, aws:kms, none",
+        ),
+        (
+            {"AUDIO_STORAGE_URL": "s3://audio?kmsKey=x"},
+            "AUDIO_STORAGE_URL names a kmsKey without encryption=aws:kms",
+        ),
+        (
+            {"AUDIO_STORAGE_URL": "s3://audio?endpoint=ftp://x"},
+            "AUDIO_STORAGE_URL's endpoint is no http or https address",
+        ),
+        (
+            {"AUDIO_STORAGE_URL": "s3://audio?endpoint=http://minio:9000"},
+            "AUDIO_STORAGE_URL's endpoint has no TLS; AUDIO_STORAGE_ALLOW_HTTP=true takes it so",
+        ),
+        (
+            {"AUDIO_STORAGE_URL": "s3://audio", "AUDIO_ROOT": "/audio"},
+            "AUDIO_STORAGE_URL and AUDIO_ROOT are both set; keep one",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": "k"},
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY need each other",
+        ),
         ({"WEB_PORT": "70000"}, "WEB_PORT is '70000'"),
         ({"WORKER_THREADS": "0"}, "WORKER_THREADS is '0'"),
         ({"ENGINE_DEADLINE_SECONDS": "-1"}, "ENGINE_DEADLINE_SECONDS is '-1'"),
@@ -190,6 +219,28 @@ def test_dead_letters_are_retried_by_schedule_only_when_asked_for(dotenv):
     assert load({}, dotenv).dead_letter_retry_hours is None
     assert load({"DEAD_LETTER_RETRY_HOURS": ""}, dotenv).dead_letter_retry_hours is None
     assert load({"DEAD_LETTER_RETRY_HOURS": "0.5"}, dotenv).dead_letter_retry_hours == 0.5
+
+
+def test_audio_lies_in_a_folder_unless_a_bucket_is_named(dotenv):
+    assert load({}, dotenv).audio_storage() == {"BACKEND": "jobs.storage.local.LocalAudioStorage"}
+    url = "s3://audio/some/where/?endpoint=http://minio:9000&region=eu-north-1"
+    given = {
+        "AUDIO_STORAGE_URL": f"{url}&encryption=aws:kms&kmsKey=alias/a",
+        "AUDIO_STORAGE_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+    }
+    assert load(given, dotenv).audio_storage()["OPTIONS"] == {
+        "bucket": "audio",
+        "prefix": "some/where/",
+        "endpoint": "http://minio:9000",
+        "region": "eu-north-1",
+        "encryption": "aws:kms",
+        "kms_key": "alias/a",
+        "credentials": {"aws_access_key_id": "k", "aws_secret_access_key": "s"},
+    }
+    options = load({"AUDIO_STORAGE_URL": "s3://audio?encryption=none"}, dotenv).audio_storage()
+    assert options["OPTIONS"] == {"bucket": "audio", "prefix": "", "encryption": None}
 
 
 @pytest.mark.parametrize("engine", ["openai", "deepgram"])

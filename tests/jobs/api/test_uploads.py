@@ -1,0 +1,261 @@
+"""POST /uploads and the PUT after it, with both storages: callers need not know which it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from django.conf import settings as django_settings
+from rest_framework.test import APIClient
+
+from jobs import actions, storage, uploads
+from jobs.models import Chunk, Upload, from_now
+from jobs.sweeper import sweep
+from tests import factories
+from tests.helpers import WorkerInTest, wait_until
+from tests.object_storage import ObjectStorage
+from tests.scripted import ScriptedEngine
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("redis_is_empty"),
+]
+SOUND = factories.wav(fill=7)
+Put = Callable[..., int]
+
+
+@pytest.fixture(params=["local", "s3"])
+def where(request: pytest.FixtureRequest) -> str:
+    """Where audio lives."""
+    if request.param == "s3":
+        request.getfixturevalue("bucket")
+    return str(request.param)
+
+
+@pytest.fixture
+def put(where: str, anybody: APIClient) -> Put:
+    """Send a file to the address that was answered, with nothing but its headers."""
+    return sender(where, anybody)
+
+
+def sender(where: str, anybody: APIClient) -> Put:
+    def send(answer: dict[str, Any], content: bytes = SOUND, **headers: str) -> int:
+        url, all_headers = answer["uploadUrl"], answer["headers"] | headers
+        if where == "s3":
+            return httpx2.put(url, content=content, headers=all_headers).status_code
+        parts = urlsplit(url)
+        response: Any = anybody.generic(
+            "PUT",
+            f"{parts.path}?{parts.query}",
+            content,  # type: ignore[arg-type]
+            content_type=all_headers.pop("Content-Type"),
+            headers=all_headers,
+        )
+        return int(response.status_code)
+
+    return send
+
+
+def announce(client: APIClient, **fields: Any) -> Any:
+    asked = {"fileName": "Talk.WAV", "sizeBytes": len(SOUND), "contentType": "audio/wav"}
+    return client.post("/uploads", asked | fields)
+
+
+def submit(client: APIClient, *paths: str) -> Any:
+    return client.post("/transcribe", {"audioChunkPaths": list(paths)})
+
+
+def wrong(response: Any) -> tuple[int, str, str | None]:
+    error = response.json()["errors"][0]
+    return response.status_code, error["code"], error["attr"]
+
+
+def exists(path: str) -> bool:
+    return storage.audio_files().exists(path)
+
+
+def test_a_file_is_announced_sent_transcribed_and_deleted_with_its_job(
+    alice: APIClient, put: Put, worker: WorkerInTest, script: ScriptedEngine
+) -> None:
+    response = announce(alice)
+    answer = response.json()
+    path = answer["audioChunkPath"]
+    assert (response.status_code, answer["method"]) == (201, "PUT")
+    assert path.startswith("alice/uploads/")
+    assert path.endswith(".wav")
+    assert "Content-Length" not in answer["headers"]
+    assert put(answer) in {200, 201, 204}
+
+    script.otherwise = lambda request: f"{len(request.data)} bytes"
+    worker.start()
+    job_id = submit(alice, path).json()["jobId"]
+    wait_until(lambda: alice.get(f"/transcript/{job_id}").json()["jobStatus"] == "completed")
+    assert alice.get(f"/transcript/{job_id}").json()["transcription"] == f"{len(SOUND)} bytes"
+    assert alice.delete(f"/transcript/{job_id}").status_code == 204
+    assert not exists(path)
+    assert not Upload.objects.exists()
+
+
+@pytest.mark.parametrize("content", [SOUND + b"x", SOUND[:-1], b""], ids=["longer", "less", "none"])
+def test_another_length_is_refused_and_the_address_stays_good(
+    alice: APIClient, put: Put, content: bytes
+) -> None:
+    answer = announce(alice).json()
+    assert put(answer, content) in {400, 403, 413}
+    assert not exists(answer["audioChunkPath"])
+    assert put(answer) < 300
+    assert storage.read_audio(answer["audioChunkPath"]) == SOUND
+
+
+def test_another_type_is_refused(alice: APIClient, put: Put) -> None:
+    answer = announce(alice).json()
+    assert put(answer, **{"Content-Type": "text/html"}) in {400, 403}
+    assert not exists(answer["audioChunkPath"])
+
+
+def test_an_address_that_was_altered_takes_nothing(alice: APIClient, put: Put, where: str) -> None:
+    answer, other = announce(alice).json(), announce(alice).json()
+    name, changed = urlsplit(answer["uploadUrl"]), urlsplit(other["uploadUrl"])
+    swapped = answer | {"uploadUrl": name._replace(path=changed.path).geturl()}
+    last = "B" if name.query[-1] == "A" else "A"
+    cut = answer | {"uploadUrl": name._replace(query=name.query[:-1] + last).geturl()}
+    for bad in (swapped, cut):
+        assert put(bad) == 403
+    unsigned = put(answer | {"uploadUrl": name._replace(query="").geturl()})
+    assert unsigned in {400, 403}
+    assert not exists(answer["audioChunkPath"])
+    assert not exists(other["audioChunkPath"])
+
+
+def test_an_address_of_our_own_ends(  # that of a bucket: see test_object_storage
+    alice: APIClient, anybody: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = announce(alice).json()
+    monkeypatch.setattr(uploads, "URL_SECONDS", 0)
+    assert sender("local", anybody)(answer) == 403
+    assert not exists(answer["audioChunkPath"])
+
+
+def test_a_service_uploads_for_others_and_nobody_else_does(
+    alice: APIClient, service: APIClient, bob: APIClient, where: str
+) -> None:
+    assert wrong(announce(alice, userId="bob")) == (403, "permission_denied", "userId")
+    path = announce(service, userId="bob").json()["audioChunkPath"]
+    assert path.startswith("bob/uploads/")
+    assert wrong(submit(alice, path))[:2] == (403, "permission_denied")
+
+
+def test_nothing_that_was_not_sent_can_be_named(alice: APIClient, where: str) -> None:
+    path = announce(alice).json()["audioChunkPath"]
+    assert wrong(submit(alice, path)) == (400, "audio_not_found", "audioChunkPaths.0")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "attr"),
+    [
+        ({"sizeBytes": 0}, "audio_empty", "sizeBytes"),
+        ({"sizeBytes": -1}, "audio_empty", "sizeBytes"),
+        ({"sizeBytes": 5_000_001}, "audio_too_large", "sizeBytes"),
+        ({"sizeBytes": 500_000_001, "kind": "recording"}, "audio_too_large", "sizeBytes"),
+        ({"sizeBytes": "many"}, "invalid", "sizeBytes"),
+        ({"contentType": "text/html"}, "invalid", "contentType"),
+        ({"contentType": "audio/wav; charset=x"}, "invalid", "contentType"),
+        ({"contentType": "audio/wav\r\nx: y"}, "invalid", "contentType"),
+        ({"kind": "video"}, "invalid_choice", "kind"),
+        ({"fileName": "x" * 256}, "max_length", "fileName"),
+        ({"fileName": 7}, "invalid", "fileName"),
+        ({"file": "x"}, "unknown_field", "file"),
+    ],
+)
+def test_what_cannot_come_is_refused_before_it_is_sent(
+    alice: APIClient, fields: dict[str, Any], code: str, attr: str
+) -> None:
+    assert wrong(announce(alice, **fields)) == (400, code, attr)
+    assert not Upload.objects.exists()
+
+
+def test_a_recording_may_be_larger(alice: APIClient, where: str) -> None:
+    answer = announce(alice, kind="recording", sizeBytes=5_000_001).json()
+    assert "audioChunkPath" not in answer
+    assert answer["recordingPath"].startswith("alice/uploads/")
+
+
+def test_what_nobody_used_is_swept_after_a_day(alice: APIClient, put: Put) -> None:
+    unused, used, fresh = [announce(alice).json() for _ in range(3)]
+    for answer in (unused, used, fresh):
+        assert put(answer) < 300
+    assert submit(alice, used["audioChunkPath"]).status_code == 202
+    names = [unused["audioChunkPath"], used["audioChunkPath"]]
+    Upload.objects.filter(path__in=names).update(expires_time=from_now(-timedelta(seconds=1)))
+    sweep(None)
+    assert [exists(a["audioChunkPath"]) for a in (unused, used, fresh)] == [False, True, True]
+    assert Upload.objects.get().path == fresh["audioChunkPath"]
+    assert wrong(submit(alice, unused["audioChunkPath"]))[1] == "audio_not_found"
+
+
+def test_a_file_that_is_being_removed_is_taken_by_no_job(alice: APIClient, put: Put) -> None:
+    answer = announce(alice).json()
+    assert put(answer) < 300
+    Upload.objects.update(doomed=True)
+    assert wrong(submit(alice, answer["audioChunkPath"])) == (
+        *(400, "audio_not_found"),
+        "audioChunkPaths.0",
+    )
+    assert not Chunk.objects.exists()
+
+
+def test_an_upload_that_two_jobs_name_goes_with_the_last(alice: APIClient, put: Put) -> None:
+    answer = announce(alice).json()
+    assert put(answer) < 300
+    path = answer["audioChunkPath"]
+    first, second = [UUID(submit(alice, path).json()["jobId"]) for _ in range(2)]
+    actions.delete(first)
+    assert exists(path)
+    actions.delete(second)
+    assert not exists(path)
+    assert not Upload.objects.exists()
+
+
+def test_what_a_job_has_is_not_overwritten(alice: APIClient, anybody: APIClient) -> None:
+    put = sender("local", anybody)  # a bucket takes it until the address ends
+    answer = announce(alice).json()
+    assert put(answer) < 300
+    assert submit(alice, answer["audioChunkPath"]).status_code == 202
+    assert put(answer) == 403
+
+
+def test_files_whose_job_never_came_to_be_are_swept(alice: APIClient, where: str) -> None:
+    (path,) = uploads.store_all("alice", uuid4(), [_upload()])
+    Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
+    sweep(None)
+    assert not exists(path)
+
+
+def test_while_the_storage_is_away_nothing_is_announced_and_nothing_forgotten(
+    alice: APIClient, object_storage: ObjectStorage, bucket: Any, settings: Any
+) -> None:
+    (path,) = uploads.store_all("alice", uuid4(), [_upload()])
+    Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
+    here = django_settings.STORAGES
+    options = object_storage.options(bucket.name) | {"endpoint": "http://127.0.0.1:1"}
+    settings.STORAGES = here | {"audio": {**here["audio"], "OPTIONS": options}}
+    sweep(None)
+    assert Upload.objects.filter(path=path, doomed=True).exists()
+    assert wrong(announce(alice))[:2] == (503, "storage_unavailable")
+    assert alice.get("/readyz").json()["storage"]["status"] == "down"
+    settings.STORAGES = here
+    Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
+    sweep(None)
+    assert not exists(path)
+    assert not Upload.objects.exists()
+
+
+def _upload() -> Any:
+    from django.core.files.uploadedfile import SimpleUploadedFile
+
+    return SimpleUploadedFile("a.wav", SOUND)

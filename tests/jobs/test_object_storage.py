@@ -1,0 +1,181 @@
+"""Files in a bucket, on a real server that checks signatures."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from asr.errors import AudioRejected
+from jobs import storage
+from jobs.storage.s3 import S3AudioStorage
+from tests.helpers import together
+from tests.object_storage import KEY, ObjectStorage, start_object_storage
+
+PATH = "alice/uploads/a.flac"
+
+
+def upload(content: bytes = b"sound") -> SimpleUploadedFile:
+    return SimpleUploadedFile("a.flac", content)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Any:
+    with ExitStack() as stack:
+        yield start_object_storage(stack, tmp_path)
+
+
+def test_what_is_stored_is_read_measured_and_deleted(bucket: Path) -> None:
+    storage.store(PATH, upload())
+    assert (bucket / PATH).read_bytes() == b"sound"
+    assert storage.read_audio(PATH) == b"sound"
+    assert storage.audio_files().exists(PATH)
+    assert storage.sizes_of([PATH]) == [5]
+    storage.audio_files().delete(PATH)
+    assert not (bucket / PATH).exists()
+    assert not storage.audio_files().exists(PATH)
+
+
+def test_the_bucket_is_made_by_whoever_comes_first(bucket: Path) -> None:
+    paths = [f"alice/{n}" for n in range(8)]
+    assert together(*[lambda path=path: storage.store(path, upload()) for path in paths]) == (
+        [None] * 8
+    )
+    assert sorted(storage.sizes_of(paths), key=str) == [5] * 8
+
+
+def test_sizes_come_in_order_with_what_is_wrong_in_its_place(bucket: Path) -> None:
+    storage.store(PATH, upload(b"x" * 7))
+    first, second, third = storage.sizes_of([PATH, "alice/no.flac", "../x"])
+    assert first == 7
+    assert isinstance(second, storage.AudioNotFoundError)
+    assert isinstance(third, storage.InvalidPathError)
+
+
+def test_a_file_that_is_gone_is_not_found(bucket: Path) -> None:
+    storage.store(PATH, upload())
+    with pytest.raises(storage.AudioUnavailable) as caught:
+        storage.read_audio("alice/uploads/no.flac")
+    assert (caught.value.code, caught.value.retry_after) == ("audio_not_found", None)
+
+
+def test_no_more_is_read_than_a_file_may_have(bucket: Path, settings: Any) -> None:
+    settings.AUDIO_MAX_BYTES = 10
+    storage.store(PATH, upload(b"x" * 100_000))
+    with pytest.raises(AudioRejected):
+        storage.read_audio(PATH)
+
+
+def test_many_are_deleted_at_once_and_those_that_are_gone_do_not_matter(bucket: Path) -> None:
+    paths = [f"alice/{n}" for n in range(3)]
+    for path in paths:
+        storage.store(path, upload())
+    storage.audio_files().delete_all([*paths, "alice/never.flac"])
+    assert not [path for path in bucket.rglob("*") if path.is_file()]
+
+
+def test_a_prefix_keeps_it_apart_from_others_in_the_bucket(
+    bucket: Path, object_storage: ObjectStorage
+) -> None:
+    files = S3AudioStorage(**object_storage.options(bucket.name), prefix="verbatim/")
+    files.save(PATH, upload())
+    assert (bucket / "verbatim" / PATH).read_bytes() == b"sound"
+    with pytest.raises(storage.InvalidPathError):
+        files.size("x" * 1020)
+
+
+def test_a_server_that_is_away_costs_a_wait_and_no_attempt(own_server: ObjectStorage) -> None:
+    files = S3AudioStorage(**own_server.options("audio"))
+    files.save(PATH, upload())
+    own_server.stop()
+    for call in (
+        lambda: files.size(PATH),
+        lambda: files.save(PATH, upload()),
+        lambda: files.delete(PATH),
+        lambda: files.open(PATH),
+    ):
+        with pytest.raises(storage.StorageAwayError):
+            call()
+    assert not files.is_there()
+    own_server.start()
+    assert files.is_there()
+    assert files.size(PATH) == 5
+
+
+def test_wrong_credentials_are_a_storage_that_is_away(
+    bucket: Path, object_storage: ObjectStorage
+) -> None:
+    storage.store(PATH, upload())
+    options = object_storage.options(bucket.name)
+    options["credentials"] = {"aws_access_key_id": KEY, "aws_secret_access_key": "another"}
+    files = S3AudioStorage(**options)
+    with pytest.raises(storage.StorageAwayError):
+        files.size(PATH)
+    assert not files.is_there()
+
+
+@pytest.mark.parametrize(
+    ("options", "headers"),
+    [
+        ({}, {"x-amz-server-side-encryption": "AES256"}),
+        (
+            {"encryption": "aws:kms", "kms_key": "alias/audio"},
+            {
+                "x-amz-server-side-encryption": "aws:kms",
+                "x-amz-server-side-encryption-aws-kms-key-id": "alias/audio",
+            },
+        ),
+        ({"encryption": None}, {}),
+    ],
+)
+def test_every_write_asks_for_encryption(
+    bucket: Path, object_storage: ObjectStorage, options: dict[str, Any], headers: dict[str, str]
+) -> None:
+    files = S3AudioStorage(**object_storage.options(bucket.name), **options)
+    sent: list[dict[str, str]] = []
+
+    def look(request: Any, **_: Any) -> None:
+        sent.append({name.lower(): str(value) for name, value in request.headers.items()})
+
+    files._client.meta.events.register("before-sign.s3.PutObject", look)
+    files.save(PATH, upload())
+    found = [name for name in sent[-1] if "encryption" in name]
+    assert {name: sent[-1][name] for name in found} == headers
+    signed = files.sign_upload(PATH, size=5, content_type="audio/flac", seconds=60)
+    assert signed is not None
+    assert signed.headers == {"Content-Type": "audio/flac", **headers}
+
+
+def test_a_signed_address_takes_that_file_and_no_other(bucket: Path) -> None:
+    signed = storage.audio_files().sign_upload(PATH, size=5, content_type="audio/flac", seconds=60)
+    assert signed is not None
+    url, headers = signed.url, signed.headers
+    for address, content, changed in (
+        (url, b"sound and more", {}),
+        (url, b"soun", {}),
+        (url, b"sound", {"Content-Type": "text/html"}),
+        (url.replace("alice", "bob"), b"sound", {}),
+        (url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000"), b"sound", {}),
+        (url[:-1] + ("0" if url[-1] != "0" else "1"), b"sound", {}),
+    ):
+        answer = httpx2.put(address, content=content, headers=headers | changed)
+        assert answer.status_code == 403, (address, answer.text)
+    assert not list(bucket.rglob("*.flac"))
+    assert httpx2.put(url, content=b"sound", headers=headers).status_code == 200
+    assert storage.read_audio(PATH) == b"sound"
+
+
+def test_a_signed_address_ends(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.store("alice/a", upload())  # the bucket is there
+    then = datetime.now(UTC) - timedelta(minutes=16)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: then)
+    signed = storage.audio_files().sign_upload(PATH, size=5, content_type="audio/flac", seconds=900)
+    assert signed is not None
+    answer = httpx2.put(signed.url, content=b"sound", headers=signed.headers)
+    assert (answer.status_code, "AccessDenied" in answer.text) == (400, True)
+    assert not list(bucket.rglob("*.flac"))
