@@ -47,6 +47,20 @@ def samples(data: bytes, max_seconds: float) -> bytes:
     return decode(data, max_seconds).tobytes()
 
 
+def plan_cuts(path: str, max_seconds: float, piece_seconds: float) -> list[int]:
+    """See `asr.cutting.plan`. For a child process; raises AudioRejected."""
+    from asr import cutting  # noqa: PLC0415
+
+    return cutting.plan(path, max_seconds, piece_seconds)
+
+
+def cut(path: str, max_seconds: float, spans: list[tuple[int, int]]) -> list[bytes]:
+    """See `asr.cutting.pieces`. For a child process."""
+    from asr import cutting  # noqa: PLC0415
+
+    return cutting.pieces(path, max_seconds, spans)
+
+
 def to_flac(data: bytes, max_seconds: float) -> bytes:
     """A file as 16 kHz mono FLAC, for engines that refuse its container. For a child process."""
     from asr import decoding  # noqa: PLC0415

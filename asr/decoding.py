@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NoReturn
 
 import av
 import av.error
@@ -67,18 +68,13 @@ def decode(data: bytes, max_seconds: float) -> tuple[Samples, str]:
     Raises AudioRejected: `audio_too_long` as soon as more than `max_seconds` are decoded (so that
     24 hours of silence in 300 kB cost no more than that), `invalid_audio` for all else.
     """
-    try:
-        with av.open(
-            io.BytesIO(data), options=_OPTIONS, io_open=_deny, metadata_errors="replace"
-        ) as file:
-            container = _CONTAINERS[file.format.name.split(",")[0]]
-            stream = _audio_stream(file)
-            buffer = _collected(_packets(file, stream), max_seconds)
-            samples = np.frombuffer(buffer, np.int16)
-            if container == "m4a":
-                samples = _trimmed(samples, stream)
-    except _UNDECODABLE as error:
-        raise AudioRejected("invalid_audio", "this is not audio that can be decoded") from error
+    buffer = bytearray()
+    with _opened(io.BytesIO(data)) as (container, track, frames):
+        for block in _bounded(frames, max_seconds):
+            buffer += block
+        samples = np.frombuffer(buffer, np.int16)
+        if container == "m4a":
+            samples = _trimmed(samples, track)
     if len(samples) > max_seconds * SAMPLE_RATE:
         raise _too_long(max_seconds)
     if not len(samples) and container in _HEADERLESS:
@@ -86,17 +82,45 @@ def decode(data: bytes, max_seconds: float) -> tuple[Samples, str]:
     return samples, container
 
 
+def stream(file: BinaryIO, max_seconds: float) -> Iterator[bytes]:
+    """All samples in pieces of some milliseconds; the encoder's padding is not cut off.
+
+    Raises AudioRejected, as `decode`, on the way.
+    """
+    with _opened(file) as (_, _, frames):
+        yield from _bounded(frames, max_seconds)
+
+
 def to_flac(data: bytes, max_seconds: float) -> bytes:
     """See `asr.audio.to_flac`."""
-    samples, _ = decode(data, max_seconds)
+    return encode_flac(decode(data, max_seconds)[0])
+
+
+def encode_flac(samples: Samples) -> bytes:
+    """16 kHz mono FLAC."""
     target = io.BytesIO()
     with av.open(target, "w", format="flac") as file:
-        stream = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        for packets in (stream.encode(frame), stream.encode(None)):
-            file.mux(packets)
+        track = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
+        for first in range(0, len(samples), SAMPLE_RATE):
+            some = samples[first : first + SAMPLE_RATE].reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(some, format="s16", layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            frame.pts = first
+            file.mux(track.encode(frame))
+        file.mux(track.encode(None))
     return target.getvalue()
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[tuple[str, Any, Iterator[Any]]]:
+    """Container, sound track and its frames, resampled; what FFmpeg raises is refused."""
+    try:
+        with av.open(file, options=_OPTIONS, io_open=_deny, metadata_errors="replace") as opened:
+            track = _audio_stream(opened)
+            container = _CONTAINERS[opened.format.name.split(",")[0]]
+            yield container, track, _resampled(_packets(opened, track))
+    except _UNDECODABLE as error:
+        raise AudioRejected("invalid_audio", "this is not audio that can be decoded") from error
 
 
 def _deny(url: str, *_: Any) -> NoReturn:
@@ -130,15 +154,15 @@ def _packets(file: Any, stream: Any) -> Iterator[list[Any]]:
         raise AudioRejected("invalid_audio", "nothing in this file can be decoded")
 
 
-def _collected(packets: Iterable[list[Any]], max_seconds: float) -> bytearray:
-    """All frames as 16 kHz mono int16; the buffer never holds much more than `max_seconds`."""
-    buffer = bytearray()
-    cap = (int(max_seconds * SAMPLE_RATE) + _MAX_PADDING) * 2
-    for frame in _resampled(packets):
-        buffer += memoryview(frame.planes[0])[: frame.samples * 2]  # what follows is padding
-        if len(buffer) > cap:
+def _bounded(frames: Iterable[Any], max_seconds: float) -> Iterator[bytes]:
+    """The frames' samples as int16; the end comes soon after `max_seconds`."""
+    cap = int(max_seconds * SAMPLE_RATE) + _MAX_PADDING
+    count = 0
+    for frame in frames:
+        count += frame.samples
+        if count > cap:
             raise _too_long(max_seconds)
-    return buffer
+        yield bytes(memoryview(frame.planes[0])[: frame.samples * 2])  # what follows is padding
 
 
 def _resampled(packets: Iterable[list[Any]]) -> Iterator[Any]:
