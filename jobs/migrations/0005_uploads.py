@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0003_recognitions_and_ledger"),
+        ("jobs", "0004_limits_and_usage"),
     ]
 
     operations = [
