@@ -30,8 +30,8 @@ from asr import registry
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
-from transcription_site.values import Dollars, Prices, Rate
 from transcription_site.storage_url import s3_options
+from transcription_site.values import Dollars, Prices, Rate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VENDOR_DEEPGRAM_URL = "https://api.deepgram.com"

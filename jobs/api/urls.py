@@ -8,8 +8,8 @@ from rest_framework.permissions import IsAdminUser
 
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
-from jobs.api.usage import UsageViewSet
 from jobs.api.uploads import ReceivedUploadViewSet, UploadViewSet
+from jobs.api.usage import UsageViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
 
 urlpatterns = [

@@ -29,8 +29,8 @@ from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
 from jobs.models.transcript import Transcript
-from jobs.models.usage_day import UsageDay, count_deduplicated
 from jobs.models.upload import Upload, UploadKind
+from jobs.models.usage_day import UsageDay, count_deduplicated
 from jobs.models.user_index import UserIndexStamp, UserJobIndex
 from jobs.models.user_limits import UserLimits
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
@@ -63,9 +63,9 @@ __all__ = [
     "JobStatus",
     "SpendingMeter",
     "Transcript",
-    "UsageDay",
     "Upload",
     "UploadKind",
+    "UsageDay",
     "UserIndexStamp",
     "UserJobIndex",
     "UserLimits",
