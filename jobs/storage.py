@@ -27,6 +27,8 @@ MAX_PATH_BYTES: Final = 1024  # more would not fit into the index on it
 # Room for a job of the largest uploads and its transcript; on a small disk a hundredth of it.
 LITTLE_ROOM_BYTES: Final = 200_000_000
 LITTLE_ROOM_SHARE: Final = 0.01
+# As `store_upload` names them, whole or not.
+_OF_AN_UPLOAD: Final = re.compile(r"\d\d(\.[a-z0-9]{1,5})?|\.\d\d(\.[a-z0-9]{1,5})?\.part")
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The disk, the user's quota, or the largest file that the process may write.
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -195,6 +197,28 @@ def store_upload(user_id: str, job_id: UUID, index: int, upload: UploadedAudio) 
     finally:
         os.close(folder)
     return str(PurePosixPath(*parts, name))
+
+
+def uploads_of(user_id: str) -> Iterator[tuple[UUID, str]]:
+    """The files that `store_upload` put under the user's folder, each with the id of its job.
+
+    What anybody else has put there is left out, as far as its name tells.
+
+    Raises:
+        StorageAwayError: the audio root is not there.
+    """
+    root = Path(os.path.realpath(settings.AUDIO_ROOT))
+    if not is_there():
+        raise StorageAwayError
+    home = root / user_id / UPLOADS
+    if os.path.realpath(home) != str(home):
+        return  # a link: nothing that the service made
+    for folder in home.glob("*-*-7*-*-*") if home.is_dir() else ():
+        with suppress(ValueError):
+            job_id = UUID(folder.name)
+            for file in folder.iterdir():
+                if _OF_AN_UPLOAD.fullmatch(file.name):
+                    yield job_id, str(file.relative_to(root))
 
 
 def remove_uploads(paths: Iterable[str]) -> int:

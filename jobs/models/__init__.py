@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobs.models.changes import (
     JobChange,
     JobGoneError,
+    after_commit,
     changing,
     changing_all,
     complete_chunks,
@@ -20,7 +21,7 @@ from jobs.models.chunk import (
     DeadLetter,
     common_language,
 )
-from jobs.models.clock import from_now, iso_time
+from jobs.models.clock import database_time, from_now, iso_time
 from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
@@ -60,10 +61,12 @@ __all__ = [
     "UserIndexStamp",
     "UserJobIndex",
     "WorkerProcess",
+    "after_commit",
     "changing",
     "changing_all",
     "common_language",
     "complete_chunks",
+    "database_time",
     "from_now",
     "iso_time",
     "start_chunks",
