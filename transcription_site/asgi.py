@@ -30,8 +30,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 WEB_THREADS: Final = 16  # as many as there are connections in the database's pool
 SILENCE_SECONDS: Final = 60.0  # in the middle of a body
 
-Receive = Callable[[], Awaitable[Any]]
-
 
 class Application(ASGIHandler):
     """Django's, with one thread for the whole of a request, and few of them.
@@ -55,7 +53,8 @@ class Application(ASGIHandler):
         """Without a thread of its own for each request."""
         if scope["type"] != "http":
             raise ValueError(f"only HTTP is spoken here, not {scope['type']}")
-        await self.handle(scope, receive, send)
+        incoming = IncomingBody(receive)
+        await self.handle(scope, incoming, partial(incoming.answer, send))
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """The whole of the middleware and the view, in one of the threads."""
@@ -75,20 +74,19 @@ class Application(ASGIHandler):
         finally:
             close_old_connections()
 
-    async def read_body(self, receive: Receive) -> IO[bytes]:
+    async def read_body(self, receive: Any) -> IO[bytes]:
         """The body, in memory or in a file; whoever reads one that was not kept gets the error.
 
         Django's own handler would take any length, and give no answer where there is no room.
         """
-        incoming = IncomingBody(receive)
         try:
-            body: IO[bytes] = await super().read_body(incoming.message)
+            body: IO[bytes] = await super().read_body(receive.part)
         except (OSError, SuspiciousOperation) as error:
-            await incoming.let_pass()
+            await receive.let_pass()
             return UnstoredBody(error)
         return body
 
-    async def listen_for_disconnect(self, receive: Receive) -> None:
+    async def listen_for_disconnect(self, receive: Any) -> None:
         """Also of a caller who still sends what is not read any more."""
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -96,14 +94,20 @@ class Application(ASGIHandler):
 
 
 class IncomingBody:
-    """What comes in of a request's body: not more than one may have, nor for ever."""
+    """What comes in of a request's body: not more than one may have, and not for ever.
 
-    def __init__(self, receive: Receive) -> None:
+    Called, it is what the server gave: the next message, whenever it comes.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]]) -> None:
         self._receive = receive
         self._room = settings.REQUEST_MAX_BYTES
-        self._more = True
+        self._more, self._silent = True, False
 
-    async def message(self) -> Any:
+    async def __call__(self) -> Any:
+        return await self._receive()
+
+    async def part(self) -> Any:
         """The next part.
 
         Raises:
@@ -114,7 +118,7 @@ class IncomingBody:
             async with asyncio.timeout(SILENCE_SECONDS):
                 message = await self._receive()
         except TimeoutError:
-            self._more = False
+            self._silent = True
             raise SuspiciousOperation("nothing more of the body came") from None
         self._more = message.get("more_body", False)
         self._room -= len(message.get("body", b""))
@@ -126,8 +130,14 @@ class IncomingBody:
         """Read on for a while: a caller who still sends does not hear what is said to it."""
         self._room = settings.REQUEST_MAX_BYTES
         with suppress(SuspiciousOperation):
-            while self._more:
-                await self.message()
+            while self._more and not self._silent:
+                await self.part()
+
+    async def answer(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+        """Send an answer's part; a connection on which there is more to come is not used again."""
+        if self._more and message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
 
 
 class UnstoredBody(io.BytesIO):

@@ -61,8 +61,8 @@ def https_only(settings: Any) -> None:
 
 @pytest.mark.usefixtures("https_only", "db")
 def test_plain_http_is_sent_to_https_whatever_the_caller_claims() -> None:
-    for claims in ({}, {"HTTP_X_FORWARDED_PROTO": "https"}, {"HTTP_X_FORWARDED_SSL": "on"}):
-        answer = client_of().get("/schema", **claims)
+    for claims in ({}, {"X-Forwarded-Proto": "https"}, {"X-Forwarded-Ssl": "on"}):
+        answer = client_of().get("/schema", headers=claims)
         assert (answer.status_code, answer["Location"]) == (301, "https://testserver/schema")
 
 
