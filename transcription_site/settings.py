@@ -146,7 +146,7 @@ def _database(url: str) -> dict[str, Any]:
 
 DATABASES = {"default": _database(env.database_url or f"sqlite:///{env.var_dir}/verbatim.sqlite3")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    env.var_dir.mkdir(parents=True, exist_ok=True)
+    env.var_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 # The broker keeps REDIS_URL's database to itself: Dramatiq's maintenance lists its keys.
 BROKER_URL = env.broker_url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import subprocess
@@ -9,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tests import factories
 from tests.helpers import client_of
+from transcription_site.asgi import Application
 from transcription_site.env import BASE_DIR, Environment
 
 PRODUCTION = {
@@ -64,6 +68,21 @@ def test_plain_http_is_sent_to_https_whatever_the_caller_claims() -> None:
     for claims in ({}, {"X-Forwarded-Proto": "https"}, {"X-Forwarded-Ssl": "on"}):
         answer = client_of().get("/schema", headers=claims)
         assert (answer.status_code, answer["Location"]) == (301, "https://testserver/schema")
+
+
+@pytest.mark.usefixtures("https_only")
+@pytest.mark.parametrize(("proxy", "status"), [("127.0.0.1", 200), ("10.0.0.9", 301)])
+def test_of_https_only_a_trusted_proxy_is_believed(
+    transactional_db: None, proxy: str, status: int
+) -> None:
+    served: Any = ProxyHeadersMiddleware(Application(), trusted_hosts="127.0.0.1")
+
+    async def ask() -> int:
+        transport = httpx2.ASGITransport(app=served, client=(proxy, 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return (await client.get("/schema", headers={"X-Forwarded-Proto": "https"})).status_code
+
+    assert asyncio.run(ask()) == status
 
 
 @pytest.mark.usefixtures("https_only", "db")
