@@ -213,12 +213,12 @@ def uploads_of(user_id: str) -> Iterator[tuple[UUID, str]]:
     home = root / user_id / UPLOADS
     if os.path.realpath(home) != str(home):
         return  # a link: nothing that the service made
-    for folder in home.glob("*-*-7*-*-*") if home.is_dir() else ():
-        with suppress(ValueError):
-            job_id = UUID(folder.name)
-            for file in folder.iterdir():
-                if _OF_AN_UPLOAD.fullmatch(file.name):
-                    yield job_id, str(file.relative_to(root))
+    for file in home.glob("*-*-7*-*-*/*"):
+        if file.parent.is_symlink() or file.is_symlink() or not file.is_file():
+            continue
+        if _OF_AN_UPLOAD.fullmatch(file.name):
+            with suppress(ValueError):
+                yield UUID(file.parent.name), str(file.relative_to(root))
 
 
 def remove_uploads(paths: Iterable[str]) -> int:

@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 
 from jobs import actions, finishing, retention, storage
 from jobs.models import Chunk, ErasedJob, Job, from_now
 from jobs.retention import Retention, count, purge
-from jobs.submission import Submission, submit
 from tests import factories
 from tests.helpers import together
 from tests.scripted import ScriptedEngine
+from tests.uploads import files_below, paths_of, upload
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_is_empty")]
 DAY = timedelta(days=1)
@@ -29,14 +28,6 @@ WHOLE = Retention(transcripts=30 * DAY)
 @pytest.fixture(autouse=True)
 def scripted(script: ScriptedEngine) -> None:
     """No engine is asked for more than what it can do."""
-
-
-def upload(*paths: str, chunks: int = 1, user: str = "alice") -> Job:
-    files = tuple(SimpleUploadedFile("x.wav", factories.wav()) for _ in range(chunks))
-    asked = Submission(
-        user_id=user, audio_paths=paths, uploads=() if paths else files, own_folder_only=False
-    )
-    return Job.objects.get(pk=submit(asked, caller=user).job_id)
 
 
 def end(job: Job, age: timedelta, *, failing: bool = False) -> Job:
@@ -52,14 +43,6 @@ def end(job: Job, age: timedelta, *, failing: bool = False) -> Job:
     Chunk.objects.filter(job=job).update(ended_time=from_now(-age - timedelta(minutes=1)))
     job.refresh_from_db()
     return job
-
-
-def paths_of(job: Job) -> list[str]:
-    return list(job.chunks.order_by("index").values_list("audio_path", flat=True))
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_uploads_of_jobs_that_ended_long_ago_go_and_the_jobs_stay(audio_root: Path) -> None:
