@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+CODE := asr deploy jobs transcription_site manage.py
 
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extras \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
@@ -10,7 +11,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extra
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults bench bench-quick lint lock whisper
+.PHONY: help demo run test faults bench bench-quick lint audit lock whisper
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1  /p' Makefile
@@ -42,14 +43,22 @@ bench: .venv/dev.stamp ## measure all, write benchmarks/RESULTS.md (ARGS=burst p
 bench-quick: .venv/dev.stamp ## less of everything, in under 2 minutes; only prints
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-lint: .venv/dev.stamp ## ruff, mypy, the import contract, migrations, the deployment's files
+lint: .venv/dev.stamp ## ruff, bandit, mypy, the import contract, migrations, the deployment's files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(CODE)
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint Dockerfile
+
+# In a venv of its own: what looks for holes in the packages is none of them. It asks the network.
+audit: ## holes that are known of the packages in requirements*.txt
+	$(PYTHON) -m venv var/audit
+	var/audit/bin/pip install --quiet --no-input pip-audit
+	var/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off \
+	  -r requirements.txt -r requirements-whisper.txt -r requirements-dev.txt
 
 lock: .venv/dev.stamp ## compile requirements*.txt anew from pyproject.toml (ARGS=--upgrade)
 	$(COMPILE) $(ARGS) -o requirements.txt pyproject.toml

@@ -89,7 +89,7 @@ class System:
     def __init__(self, env: Environment, var: Path) -> None:
         self.env = env
         self.var = var
-        self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env.web_host, env.web_host)  # noqa: S104
+        self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env.web_host, env.web_host)  # noqa: S104  # nosec B104
         self.url = ""
         self.credentials: dict[str, str] = {}
         self.supervisor: subprocess.Popen[bytes] | None = None

@@ -9,14 +9,16 @@ no statement of its own: the one that checks the token brings it along.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 from uuid import UUID
 
 import redis
 from django.core.cache import cache
+from django.db import models
 
-from jobs.models import Chunk, Job, JobChange, Transcript, UserJobIndex
+from jobs.models import Chunk, ErasedJob, Job, JobChange, Transcript, UserJobIndex
 from jobs.results import load_results, transcript_result
 
 SCHEMA: Final = 2  # raise when the shape of the cached values changes
@@ -77,9 +79,46 @@ def first_page(user_id: str, statuses: Sequence[str], stamp: UUID) -> list[UUID]
     return [UUID(job_id) for job_id in page]
 
 
-def forget_job(job_id: UUID, sequence: int) -> None:
-    """Free the memory of a deleted job's result; no reader would find it any more."""
-    cache.delete(_job_key(job_id, sequence))
+def forget_jobs(versions: dict[UUID, int]) -> None:
+    """Free the memory of deleted jobs' results; no reader would find them any more."""
+    cache.delete_many([_job_key(job_id, sequence) for job_id, sequence in versions.items()])
+
+
+def entries_of(user_id: str, erased: models.QuerySet[ErasedJob]) -> Iterator[list[str]]:
+    """Keys, as Redis has them, of a user's pages and of these jobs' results of any version.
+
+    It looks at every key there is: what a reader wrote a moment too late is found as well.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    everything, pages, results = (
+        str(cache.make_key(beginning))
+        for beginning in ("", f"index:{SCHEMA}:{user_id}:", f"job:{SCHEMA}:")
+    )
+    cursor = None
+    while cursor != 0:
+        cursor, found = _client().scan(cursor or 0, match=f"{everything}*", count=1000)
+        keys = [key.decode() for key in found]
+        jobs = {key: _uuid(key.removeprefix(results)) for key in keys if key.startswith(results)}
+        gone = set(erased.filter(pk__in=filter(None, jobs.values())).values_list("pk", flat=True))
+        yield [key for key in keys if key.startswith(pages) or jobs.get(key) in gone]
+
+
+def forget(keys: list[str]) -> int:
+    """Delete entries by such keys; how many were there. Raises as `entries_of`."""
+    return int(_client().delete(*keys)) if keys else 0
+
+
+def _client() -> Any:
+    """Redis itself: it raises where the cache would only be slow."""
+    return cast("Any", cache).client.get_client(write=True)
+
+
+def _uuid(rest: str) -> UUID | None:
+    with suppress(ValueError):
+        return UUID(rest.partition(":")[0])
+    return None
 
 
 def _get_many(keys: list[str]) -> dict[str, Any]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 from uuid import UUID
-
-from django.db import transaction
 
 from asr.stitch import Part, Stitched, stitch
 from asr.types import mean_confidence, segments_from_json, segments_to_json
@@ -22,6 +19,7 @@ from jobs.models import (
     JobGoneError,
     JobStatus,
     Transcript,
+    after_commit,
     changing,
     common_language,
 )
@@ -57,8 +55,7 @@ def end_job(change: JobChange, to: JobStatus, event: EventType, chunks: Iterable
     stitched = stitch(part_of(chunk) for chunk in chunks)
     transcript = _transcript(change.job, chunks, stitched)
     Transcript.objects.bulk_create([transcript])
-    written = partial(cache.write_job_through, change, chunks, transcript)
-    transaction.on_commit(written, robust=True)
+    after_commit(cache.write_job_through, change, chunks, transcript)
     return True
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from uuid import UUID
 
 from django.conf import settings
@@ -30,6 +29,7 @@ from jobs.models import (
     JobEvent,
     UserIndexStamp,
     UserJobIndex,
+    after_commit,
     from_now,
     validate_user_id,
 )
@@ -290,7 +290,7 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
             job, stamp = _insert(submission, job_id, stored)
             if reservation is not None:
                 _bind(reservation, job_id)
-            transaction.on_commit(partial(cache.write_pages_through, job, stamp), robust=True)
+            after_commit(cache.write_pages_through, job, stamp)
             crashpoint("before-job.submitted")
         crashpoint("after-job.submitted")
     except BaseException:

@@ -7,10 +7,10 @@ the row first, so that no job takes a file that is about to go.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from jobs import storage
 from jobs.models import Chunk, Upload, UploadKind, from_now
 from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
+from jobs.models.upload import UploadQuerySet
 from jobs.storage import SignedUpload, UploadedAudio
 
 URL_SECONDS: Final = 900
@@ -141,10 +142,18 @@ def abandon(paths: Sequence[str]) -> None:
         _remove(paths)
 
 
-def give_up(user_id: str, paths: Iterable[str]) -> None:
-    """In the transaction that deletes a job: its uploads are nobody's from then on."""
+def give_up(owners: Mapping[str, str], *, doomed: bool = False) -> None:
+    """In the transaction that deletes their jobs: these uploads are nobody's from then on.
+
+    Args:
+        owners: the users, by the uploads' paths.
+        doomed: they are to be removed although jobs name them.
+    """
     Upload.objects.bulk_create(
-        [Upload(user_id=user_id, path=path, expires_time=Now()) for path in paths],
+        [
+            Upload(user_id=user_id, path=path, expires_time=Now(), doomed=doomed)
+            for path, user_id in owners.items()
+        ],
         ignore_conflicts=True,  # two jobs that name it are deleted at once
     )
 
@@ -154,9 +163,37 @@ def sweep(paths: Sequence[str] | None = None) -> int:
 
     A storage that is away is looked at again later.
     """
-    due = Upload.objects.due()
-    some = due if paths is None else due.filter(path__in=paths)
-    batch = list(some.values_list("pk", flat=True)[:BATCH])
+    try:
+        if paths is None:
+            return _sweep(Upload.objects.due()[:BATCH])
+        parts = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
+        return sum(_sweep(Upload.objects.due().filter(path__in=part)) for part in parts)
+    except OSError as error:
+        logger.warning("Files that nobody needs could not be removed: %s", error)
+        return 0
+
+
+def remove_all(user_id: str, before: datetime) -> int:
+    """Remove what a user has sent by then and no job has taken; how many files there were.
+
+    Raises:
+        StorageAwayError, OSError: something could not be removed.
+    """
+    removed = 0
+    sent = unused(user_id, before)
+    sent.update(doomed=True, expires_time=Now())
+    while some := list(sent.values_list("path", flat=True)[:BATCH]):
+        removed += _remove(some)
+    return removed
+
+
+def unused(user_id: str, before: datetime) -> UploadQuerySet:
+    """What a user has sent by then, and no job has taken."""
+    return Upload.objects.filter(user_id=user_id, created_time__lte=before)
+
+
+def _sweep(due: UploadQuerySet) -> int:
+    batch = list(due.values_list("pk", flat=True))
     if not batch:
         return 0
     rows = Upload.objects.filter(pk__in=batch)
@@ -165,10 +202,9 @@ def sweep(paths: Sequence[str] | None = None) -> int:
     doomed = list(rows.filter(doomed=True).values_list("path", flat=True))
     try:
         return _remove(doomed)
-    except OSError as error:
-        logger.warning("%d files that nobody needs could not be removed: %s", len(doomed), error)
+    except OSError:
         rows.update(expires_time=from_now(LOOK_AGAIN))
-        return 0
+        raise
 
 
 def _remove(paths: Sequence[str]) -> int:

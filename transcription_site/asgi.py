@@ -7,14 +7,17 @@ import io
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import IO, Any, Final, NoReturn
+from uuid import uuid4
 from wsgiref.headers import Headers
 
 import django
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
+from django.core.exceptions import RequestAborted, RequestDataTooBig, SuspiciousOperation
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
@@ -25,6 +28,7 @@ from servestatic import ServeStaticASGI
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 
 WEB_THREADS: Final = 16  # as many as there are connections in the database's pool
+SILENCE_SECONDS: Final = 60.0  # in the middle of a body
 
 
 class Application(ASGIHandler):
@@ -49,7 +53,8 @@ class Application(ASGIHandler):
         """Without a thread of its own for each request."""
         if scope["type"] != "http":
             raise ValueError(f"only HTTP is spoken here, not {scope['type']}")
-        await self.handle(scope, receive, send)
+        incoming = IncomingBody(receive)
+        await self.handle(scope, incoming, partial(incoming.answer, send))
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """The whole of the middleware and the view, in one of the threads."""
@@ -69,52 +74,120 @@ class Application(ASGIHandler):
         finally:
             close_old_connections()
 
-    async def read_body(self, receive: Callable[[], Awaitable[Any]]) -> IO[bytes]:
-        """The body, in memory or in a file; whoever reads one that found no room gets the error.
+    async def read_body(self, receive: Any) -> IO[bytes]:
+        """The body, in memory or in a file; whoever reads one that was not kept gets the error.
 
-        Django's own handler would give no answer at all.
+        Django's own handler would take any length, and give no answer where there is no room.
         """
-        more = True
-
-        async def received() -> Any:
-            nonlocal more
-            message = await receive()
-            more = message.get("more_body", False)
-            return message
-
         try:
-            body: IO[bytes] = await super().read_body(received)
-        except OSError as error:
-            while more:  # a caller who still sends does not hear what is said to it
-                await received()
+            body: IO[bytes] = await super().read_body(receive.part)
+        except (OSError, SuspiciousOperation) as error:
+            await receive.let_pass()
             return UnstoredBody(error)
         return body
+
+    async def listen_for_disconnect(self, receive: Any) -> None:
+        """Also of a caller who still sends what is not read any more."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise RequestAborted
+
+
+class IncomingBody:
+    """What comes in of a request's body: not more than one may have, and not for ever.
+
+    Called, it is what the server gave: the next message, whenever it comes.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]]) -> None:
+        self._receive = receive
+        self._room = settings.REQUEST_MAX_BYTES
+        self._more, self._silent = True, False
+
+    async def __call__(self) -> Any:
+        return await self._receive()
+
+    async def part(self) -> Any:
+        """The next part.
+
+        Raises:
+            RequestDataTooBig: it is more than there may be.
+            SuspiciousOperation: nothing came for long.
+        """
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                message = await self._receive()
+        except TimeoutError:
+            self._silent = True
+            raise SuspiciousOperation("nothing more of the body came") from None
+        self._more = message.get("more_body", False)
+        self._room -= len(message.get("body", b""))
+        if self._room < 0:
+            raise RequestDataTooBig("the body is longer than any may be")
+        return message
+
+    async def let_pass(self) -> None:
+        """Read on for a while: a caller who still sends does not hear what is said to it."""
+        self._room = settings.REQUEST_MAX_BYTES
+        with suppress(SuspiciousOperation):
+            while self._more and not self._silent:
+                await self.part()
+
+    async def answer(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+        """Send an answer's part; a connection on which there is more to come is not used again."""
+        if self._more and message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
 
 
 class UnstoredBody(io.BytesIO):
     """Stands for a body that could not be kept."""
 
-    def __init__(self, error: OSError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
-        self._reason = error.args  # the error itself would keep the partial file
+        self._kind, self._reason = type(error), error.args  # itself it would keep the partial file
 
     def _fail(self, *_: object) -> NoReturn:
-        raise OSError(*self._reason)
+        raise self._kind(*self._reason)
 
     read = readline = readlines = seek = _fail
 
 
-def with_static_files(served: Application) -> ServeStaticASGI:
+class StaticFiles(ServeStaticASGI):  # type: ignore[misc]  # it has no types
     """Files of the admin and the documentation, served where they lie and before Django."""
-    outer = ServeStaticASGI(served, add_headers_function=_keep_type)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """With an X-Request-ID, as every answer has one."""
+
+        async def send_named(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                names = {name.lower() for name, _ in message["headers"]}
+                if b"x-request-id" not in names:
+                    own = (b"x-request-id", uuid4().hex.encode())
+                    message = {**message, "headers": [*message["headers"], own]}
+            await send(message)
+
+        is_static = scope.get("path", "").startswith(settings.STATIC_URL)
+        await super().__call__(scope, receive, send_named if is_static else send)
+
+
+def with_static_files(served: Application) -> StaticFiles:
+    """The application, with the static files of all apps before it."""
+    outer = StaticFiles(served, add_headers_function=_add_headers)
     found = [each for finder in get_finders() for each in finder.list(None)]
     for path, storage in reversed(found):  # of two equal names the first counts, as with Django
         outer.add_file_to_dictionary(f"{settings.STATIC_URL}{path}", storage.path(path))
     return outer
 
 
-def _keep_type(headers: Headers, path: str, url: str) -> None:
+def _add_headers(headers: Headers, path: str, url: str) -> None:
+    """What Django's middleware adds to its own answers."""
     headers["X-Content-Type-Options"] = "nosniff"
+    headers["X-Frame-Options"] = settings.X_FRAME_OPTIONS
+    headers["Referrer-Policy"] = settings.SECURE_REFERRER_POLICY
+    headers["Content-Security-Policy"] = "default-src 'none'"  # for a picture opened as a page
+    if settings.SECURE_HSTS_SECONDS:
+        headers["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
 
 
 django.setup(set_prefix=False)

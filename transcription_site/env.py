@@ -8,6 +8,7 @@ file). An empty value counts as not set.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -181,6 +182,18 @@ class Environment(BaseModel):
         description="hours after which chunks that failed for good of something that passes are"
         " tried again, three times at most; never if unset",
     )
+    audio_retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=36500,
+        description="days after a job's end until its uploaded audio is removed; never if unset",
+    )
+    transcript_retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=36500,
+        description="days after a job's end until the whole job is removed; never if unset",
+    )
     uncertain_below: float = Field(
         0.5,
         ge=0,
@@ -212,6 +225,12 @@ class Environment(BaseModel):
     csrf_trusted_origins: str = Field(
         "", description="origins behind a proxy that may post forms, by commas"
     )
+    cors_allowed_origins: str = Field(
+        "", description="origins whose pages may call the API with a token, by commas"
+    )
+    https_only: bool = Field(
+        False, description="callers reach the service by HTTPS only; plain HTTP is sent there"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="the least severe message that is logged"
     )
@@ -221,6 +240,14 @@ class Environment(BaseModel):
     def _relative_to_the_checkout(cls, path: Path) -> Path:
         """Wherever a command is called from, it means the same folder."""
         return BASE_DIR / path if path != Path() else path
+
+    @field_validator("cors_allowed_origins", "csrf_trusted_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in listed(value):
+            if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin such as https://app.example.org")
+        return value
 
     @field_validator("whisper_model")
     @classmethod
@@ -269,6 +296,7 @@ class Environment(BaseModel):
                     f" ENGINE_PRICES, such as {name}=0.006"
                 )
         return self
+
     def _check_storage(self) -> None:
         if self.audio_storage_url and self.audio_root != Path():
             raise ValueError("AUDIO_STORAGE_URL and AUDIO_ROOT are both set; keep one")
@@ -302,7 +330,7 @@ class Environment(BaseModel):
 
     @property
     def fallback_engines(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.asr_fallback.split(",") if name.strip())
+        return tuple(listed(self.asr_fallback))
 
     def engine_options(self, name: str) -> dict[str, Any]:
         """What that engine is made with: `OPENAI_MODEL` is the keyword `model` of openai.
@@ -400,6 +428,11 @@ def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -
         return Environment(**values)  # type: ignore[arg-type]  # pydantic converts the strings
     except ValidationError as error:
         raise InvalidEnvironmentError(_one_line(error)) from None
+
+
+def listed(value: str) -> list[str]:
+    """The parts of a value that is given by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def variable_prefix(engine: str) -> str:

@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 import dj_database_url
+from corsheaders import defaults as cors
+from csp import constants as csp
 
 from asr.registry import ENGINES
 from transcription_site import env as environment
@@ -18,10 +20,38 @@ except environment.InvalidEnvironmentError as error:
 
 SECRET_KEY = env.signing_key()
 DEBUG = False
-ALLOWED_HOSTS = [host.strip() for host in env.allowed_hosts.split(",")]
-CSRF_TRUSTED_ORIGINS = [o.strip() for o in env.csrf_trusted_origins.split(",") if o.strip()]
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+ALLOWED_HOSTS = environment.listed(env.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = environment.listed(env.csrf_trusted_origins)
+
+# What a proxy says of the scheme is believed by uvicorn, of the proxies in FORWARDED_ALLOW_IPS. So
+# there is no SECURE_PROXY_SSL_HEADER, by which every caller could claim to have come by HTTPS.
+SECURE_SSL_REDIRECT = env.https_only
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked from within, not through the proxy
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if env.https_only else 0
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.https_only
+# What the other hosts of the domain speak is not this service's to say.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 X_FRAME_OPTIONS = "DENY"
+
+# Scripts are files of this host and nothing else. Styles are set inline by the framework's pages.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [csp.NONE],
+        "script-src": [csp.SELF],
+        "style-src": [csp.SELF, csp.UNSAFE_INLINE],
+        "img-src": [csp.SELF, "data:"],
+        "font-src": [csp.SELF],
+        "connect-src": [csp.SELF],
+        "form-action": [csp.SELF],
+        "frame-ancestors": [csp.NONE],
+        "base-uri": [csp.NONE],
+    }
+}
+
+# Without credentials: a page elsewhere needs a token, a session's cookie does not count there.
+CORS_ALLOWED_ORIGINS = environment.listed(env.cors_allowed_origins)
+CORS_ALLOW_HEADERS = [*cors.default_headers, "idempotency-key", "if-match", "x-request-id"]
+CORS_EXPOSE_HEADERS = ["Content-Disposition", "ETag", "Location", "Retry-After", "X-Request-ID"]
 
 INSTALLED_APPS = [
     "transcription_site.apps.VerbatimAdminConfig",
@@ -30,6 +60,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "corsheaders",
+    "csp",
     "django_dramatiq",
     "django_guid",
     "rest_framework",
@@ -42,8 +74,10 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_guid.middleware.guid_middleware",
+    "corsheaders.middleware.CorsMiddleware",
     "transcription_site.middleware.body_length_middleware",
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -116,7 +150,7 @@ def _database(url: str) -> dict[str, Any]:
 
 DATABASES = {"default": _database(env.database_url or f"sqlite:///{env.var_dir}/verbatim.sqlite3")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    env.var_dir.mkdir(parents=True, exist_ok=True)
+    env.var_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 # The broker keeps REDIS_URL's database to itself: Dramatiq's maintenance lists its keys.
 BROKER_URL = env.broker_url
@@ -248,12 +282,15 @@ SPENDING_CAP_USD_PER_MONTH = env.spending_cap_usd_per_month
 SPENDING_CAP_USER_USD_PER_MONTH = env.spending_cap_user_usd_per_month
 ENGINE_PRICES = env.engine_prices
 DEAD_LETTER_RETRY_HOURS = env.dead_letter_retry_hours
+AUDIO_RETENTION_DAYS = env.audio_retention_days
+TRANSCRIPT_RETENTION_DAYS = env.transcript_retention_days
 UNCERTAIN_BELOW = env.uncertain_below
 WORKER_PROCESSES = env.worker_processes
 WORKER_THREADS = env.worker_threads
 LOCAL_PROCESSES = env.local_processes
 LOCAL_THREADS = env.local_threads
 
-# The browser-based multipart form may carry a whole job.
+# A multipart form may carry a whole job of the largest files; all else is of the next limit.
+REQUEST_MAX_BYTES = 24 * AUDIO_MAX_BYTES + 10_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 DATA_UPLOAD_MAX_NUMBER_FILES = 100

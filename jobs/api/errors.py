@@ -103,6 +103,17 @@ class Erased(APIException):
     default_detail = "This transcript was deleted."
 
 
+class Unfinished(APIException):
+    """Not everything of a user could be erased."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = "erasure_incomplete"
+    wait = RETRY_AFTER_SECONDS
+
+    def __init__(self, left: str) -> None:
+        super().__init__(f"Not everything could be erased ({left}); repeat the call.")
+
+
 class ExportUnavailable(APIException):
     """No process made the file in time, or it took too much."""
 
@@ -181,6 +192,8 @@ class ExceptionHandler(handler.ExceptionHandler):
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
     """For `handler400`."""
+    if isinstance(exception, RequestDataTooBig):
+        return _answer_as(TooLarge)
     return _answer(400, "client_error", "bad_request", "The request is malformed.")
 
 
@@ -215,9 +228,8 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 
 def _answer_as(error: type[APIException]) -> JsonResponse:
-    return _answer(
-        error.status_code, "server_error", str(error.default_code), str(error.default_detail)
-    )
+    kind = "client_error" if error.status_code < 500 else "server_error"
+    return _answer(error.status_code, kind, str(error.default_code), str(error.default_detail))
 
 
 def _answer(status_code: int, kind: str, code: str, detail: str) -> JsonResponse:

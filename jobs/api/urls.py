@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from csp.decorators import csp_update
 from django.urls import path
-from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.permissions import IsAdminUser
 
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
 from jobs.api.uploads import ReceivedUploadViewSet, UploadViewSet
 from jobs.api.usage import UsageViewSet
+from jobs.api.users import UserDataViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
 
 urlpatterns = [
@@ -50,7 +52,18 @@ urlpatterns = [
         ExportViewSet.as_view({"get": "retrieve"}),
         name="transcript-export",
     ),
+    path(
+        "users/<str:user_id>/data",
+        UserDataViewSet.as_view({"delete": "destroy"}),
+        name="user-data",
+    ),
     path("schema", SchemaView.as_view(), name="schema"),
-    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
-    path("redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    # Split: its own script as an address, since scripts within a page are not let run.
+    path("docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path(
+        "redoc",
+        # It makes the worker that searches out of itself.
+        csp_update({"worker-src": ["blob:"]})(SpectacularRedocView.as_view(url_name="schema")),
+        name="redoc",
+    ),
 ]

@@ -12,6 +12,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from jobs.api.authentication import Beside, Caller
 from jobs.api.errors import Erased
+from jobs.erasure import pseudonym
 from jobs.models import ErasedJob, Job
 
 
@@ -47,6 +48,8 @@ class JobViewSet(GenericViewSet[Any]):
                 return stamp
             raise NotFound
         erased = ErasedJob.objects.filter(pk=job_id).first()
-        if erased is not None and caller.may_see(erased.user_id):
+        if erased is not None and (
+            caller.may_see(erased.user_id) or erased.user_id == pseudonym(caller.username)
+        ):
             raise Erased
         raise NotFound

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobs.models.changes import (
     JobChange,
     JobGoneError,
+    after_commit,
     changing,
     changing_all,
     complete_chunks,
@@ -70,6 +71,7 @@ __all__ = [
     "UserJobIndex",
     "UserLimits",
     "WorkerProcess",
+    "after_commit",
     "changing",
     "changing_all",
     "common_language",

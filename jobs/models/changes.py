@@ -8,7 +8,7 @@ each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from operator import or_
@@ -140,6 +140,18 @@ def changing_all(job_ids: Collection[UUID]) -> Iterator[dict[UUID, JobChange]]:
             change.pass_crashpoints("before")
     for change in changes.values():
         change.pass_crashpoints("after")
+
+
+def after_commit(act: Callable[..., object], *arguments: object) -> None:
+    """Do it once the transaction is committed; what goes wrong then is logged and stops nothing.
+
+    Not by a `partial`, which has no name: Django would fail to log it.
+    """
+
+    def hook() -> None:
+        act(*arguments)
+
+    transaction.on_commit(hook, robust=True)
 
 
 def start_chunks(

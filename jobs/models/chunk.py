@@ -221,6 +221,9 @@ class Chunk(models.Model):
                 condition=Q(status=ChunkStatus.COMPLETED) & ~Q(recognition_key=""),
                 name="chunk_recognised_before",
             ),
+            models.Index(
+                fields=["ended_time"], condition=Q(uploaded=True), name="chunk_retention_of_audio"
+            ),
             # Also by prefix, which PostgreSQL's default operators would not serve.
             models.Index(
                 fields=["audio_path"],

@@ -16,14 +16,15 @@ def from_now(delta: timedelta) -> ExpressionWrapper[Any]:
 
 
 def database_time() -> datetime:
-    """The database's time now, in UTC, for what is not decided within a statement."""
-    own = "statement_timestamp()" if connection.vendor == "postgresql" else "CURRENT_TIMESTAMP"
+    """The database's time now, as a value."""
+    now: Any = Now()
+    sql, parameters = getattr(now, f"as_{connection.vendor}", now.as_sql)(None, connection)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {own}")
-        moment: datetime | str = cursor.fetchone()[0]
-    if isinstance(moment, str):  # SQLite's, of whole seconds
-        return datetime.fromisoformat(moment).replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+        cursor.execute(f"SELECT {sql}", parameters)
+        moment: datetime = cursor.fetchone()[0]
+    for convert in connection.ops.get_db_converters(now):
+        moment = convert(moment, now, connection)
+    return moment
 
 
 def iso_time(moment: datetime) -> str:

@@ -111,6 +111,11 @@ class Job(models.Model):
             ),
             models.Index(fields=["status", "-submitted_time"], name="job_admin_by_status_and_age"),
             models.Index(fields=["user_id", "-submitted_time"], name="job_admin_by_user_and_age"),
+            models.Index(
+                fields=["completed_time"],
+                condition=Q(completed_time__isnull=False),
+                name="job_retention_by_end",
+            ),
         ]
         ordering = ["-id"]
 
@@ -126,8 +131,13 @@ class ErasedJob(models.Model):
     """That a job existed and whose it was, so that its owner is answered 410 and not 404."""
 
     job_id = models.UUIDField(primary_key=True)
-    user_id = models.CharField(max_length=USER_ID_LENGTH)
+    user_id = models.CharField(
+        max_length=USER_ID_LENGTH, help_text="Or the pseudonym of a user whose data were erased."
+    )
     erased_time = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index(fields=["user_id"], name="erased_job_by_user")]
 
     def __str__(self) -> str:
         return str(self.job_id)

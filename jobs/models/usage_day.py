@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any, Final, cast
 
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.db.models import Sum
 from django.db.models.functions import Now
 
@@ -114,6 +114,25 @@ def count_deduplicated(sounds: Sequence[tuple[str, str, float]]) -> None:
         f" FROM (VALUES {rows}) AS given WHERE true",
         [*parameters, *(value for sound in sounds for value in sound)],
     )
+
+
+def rename_user(user_id: str, to: str) -> int:
+    """Give a user's days to another name, which may have the same days; how many there were."""
+    days = UsageDay.objects.filter(user_id=user_id)
+    with transaction.atomic():
+        found = list(
+            days.select_for_update().order_by("day", "engine").values_list("pk", flat=True)
+        )
+        if found:
+            marks = ", ".join(["%s"] * len(found))
+            sums = ", ".join(f"SUM({name})" for name in _SUMS)
+            _merge(
+                f"SELECT %s, day, engine, {sums} FROM jobs_usageday"  # noqa: S608
+                f" WHERE id IN ({marks})",
+                [to, *found],
+            )
+            UsageDay.objects.filter(pk__in=found).delete()
+    return len(found)
 
 
 def _merge(selected: str, parameters: Sequence[Any]) -> None:

@@ -267,8 +267,24 @@ def test_a_static_file_is_served_before_django_and_keeps_its_type(
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith(kind)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
+    assert "Strict-Transport-Security" not in answer.headers
     assert answer.text.strip()
     assert reached == []
+
+
+def test_static_files_too_have_a_request_id_each_and_no_more_than_one() -> None:
+    addresses = ["/static/admin/css/base.css", "/static/admin/css/base.css", "/static/nothing.css"]
+    named = [answer.headers.get_list("X-Request-ID") for answer in get(*addresses)]
+    assert [len(ids) for ids in named] == [1, 1, 1]
+    assert len({ids[0] for ids in named}) == 3
+
+
+def test_static_files_too_tell_browsers_to_stay_with_https(settings: Any) -> None:
+    settings.SECURE_HSTS_SECONDS = 60
+    (answer,) = get("/static/admin/css/base.css", application=with_static_files(Application()))
+    assert answer.headers["Strict-Transport-Security"] == "max-age=60"
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
 from jobs import liveness
+from jobs.retention import Retention, purge
 from jobs.sweeper import mark_delayed, sweep
 from jobs.tasks import BrokerState, look_at_broker, send_chunk
+
+PURGE_SECONDS: Final = 1.0  # in a round: what is past its time must not hold up what waits
+PURGE_EVERY_SECONDS: Final = 60.0  # once nothing is left that is past its time
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ class Command(BaseCommand):
     )
 
     _everything = True  # the first round is the boot
+    _purge_due = 0.0
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -47,6 +53,7 @@ class Command(BaseCommand):
         while not stop.is_set():
             try:
                 self._look(silence=heart.is_steady())
+                self._purge()
             except DatabaseError:
                 logger.warning("The database is away; looking again in %g s", every)
                 connection.close()
@@ -63,3 +70,16 @@ class Command(BaseCommand):
         away = broker == BrokerState.AWAY or report.broker_away
         mark_delayed(broker_away=away)
         self._everything = away
+
+    def _purge(self) -> None:
+        """Remove some of what is past its time; it never stops the sweeper."""
+        if time.monotonic() < self._purge_due:
+            return
+        is_all = True
+        try:
+            removed, is_all = purge(Retention.as_set(), seconds=PURGE_SECONDS)
+            if +removed:
+                logger.info("Past their time: %s", dict(removed))
+        except OSError as error:
+            logger.warning("What is past its time could not be removed: %s", error.strerror)
+        self._purge_due = time.monotonic() + (PURGE_EVERY_SECONDS if is_all else 0.0)

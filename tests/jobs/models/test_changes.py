@@ -33,6 +33,7 @@ from jobs.models import (
     UserIndexStamp,
     UserJobIndex,
     WorkerProcess,
+    after_commit,
     changing,
     from_now,
 )
@@ -434,3 +435,23 @@ def test_events_of_a_job_with_a_hundred_changes_have_no_hole(job: Job) -> None:
     )
     assert list(numbers) == list(range(1, 102))
     assert job.chunks.filter(index=0, attempts=F("errors")).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_fails_after_a_commit_is_logged_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done: list[str] = []
+
+    def fail(word: str) -> None:
+        raise OSError(word)
+
+    job = factories.make_job()
+    with changing(job.pk) as change:
+        change.record(EventType.JOB_RESUMED)
+        after_commit(fail, "no room")
+        after_commit(done.append, "the next")
+        assert done == []
+    assert done == ["the next"]
+    assert JobEvent.objects.filter(job=job, type="job.resumed").exists()
+    assert "no room" in caplog.text
