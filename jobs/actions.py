@@ -26,6 +26,7 @@ from jobs.models import (
     JobStatus,
     Transcript,
     UserIndexStamp,
+    WebhookDelivery,
     changing,
     from_now,
 )
@@ -123,6 +124,8 @@ def _revive(change: JobChange, index: int, *, by_schedule: bool) -> None:
 def delete(job_id: UUID) -> None:
     """Erase a job in any state: rows, transcript, cache entry and the files it uploaded.
 
+    Nobody is told of it any more.
+
     Files that others put under the audio root stay, and so does an upload that another job names.
 
     Raises:
@@ -134,6 +137,7 @@ def delete(job_id: UUID) -> None:
         ErasedJob.objects.create(job_id=job_id, user_id=job.user_id)
         UserIndexStamp.renew(job.user_id)
         Job.objects.filter(pk=job_id).delete()
+        WebhookDelivery.objects.filter(job_id=job_id).delete()
         transaction.on_commit(partial(cache.forget_job, job_id, job.sequence), robust=True)
         transaction.on_commit(partial(_remove_unnamed, uploads), robust=True)
 

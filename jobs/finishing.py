@@ -11,7 +11,7 @@ from django.db import transaction
 
 from asr.stitch import Part, Stitched, stitch
 from asr.types import mean_confidence, segments_from_json, segments_to_json
-from jobs import cache
+from jobs import cache, webhooks
 from jobs.models import (
     ENDED_CHUNK,
     Chunk,
@@ -59,6 +59,7 @@ def end_job(change: JobChange, to: JobStatus, event: EventType, chunks: Iterable
     Transcript.objects.bulk_create([transcript])
     written = partial(cache.write_job_through, change, chunks, transcript)
     transaction.on_commit(written, robust=True)
+    webhooks.announce(change, to)
     return True
 
 

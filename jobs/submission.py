@@ -16,7 +16,8 @@ from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
 from asr.types import Capabilities
-from jobs import cache, engines, storage
+from jobs import cache, engines, storage, webhooks
+from jobs.address_guard import UrlNotAllowedError
 from jobs.crashpoints import crashpoint
 from jobs.models import (
     DEADLINE,
@@ -67,6 +68,7 @@ class Submission:
     language: str | None = None
     vocabulary: tuple[str, ...] = ()
     diarize: bool = False
+    webhook_url: str = ""
 
     @property
     def field(self) -> str:
@@ -134,6 +136,16 @@ def check(submission: Submission) -> None:
     ]
     if refusals:
         raise SubmissionRefused(*refusals)
+    _check_webhook(submission)
+
+
+def _check_webhook(submission: Submission) -> None:
+    try:
+        if submission.webhook_url:
+            webhooks.check_url(submission.webhook_url)
+    except UrlNotAllowedError as error:
+        refusal = Refusal(code="url_not_allowed", detail=str(error), attr="webhookUrl")
+        raise SubmissionRefused(refusal) from None
 
 
 def _check_user(user_id: str) -> None:
@@ -265,6 +277,8 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
     try:
         for index, upload in enumerate(submission.uploads):
             stored.append(storage.store_upload(submission.user_id, job_id, index, upload))
+        if submission.webhook_url:  # so that the secret can be read before it signs
+            webhooks.for_single_jobs(submission.user_id)
         with transaction.atomic():
             job, stamp = _insert(submission, job_id, stored)
             if reservation is not None:
@@ -291,6 +305,7 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
         language=submission.language,
         vocabulary=list(submission.vocabulary),
         diarize=submission.diarize,
+        webhook_url=submission.webhook_url,
         submitted_time=Now(),
         deadline=from_now(DEADLINE),
         sequence=1,

@@ -12,6 +12,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -168,6 +169,12 @@ class Environment(BaseModel):
     csrf_trusted_origins: str = Field(
         "", description="origins behind a proxy that may post forms, by commas"
     )
+    webhook_allow_http: bool = Field(
+        False, description="whether webhooks may go to http:// addresses as well"
+    )
+    webhook_allowed_networks: str = Field(
+        "", description="networks besides the public ones that webhooks may go to, by commas"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="the least severe message that is logged"
     )
@@ -222,9 +229,20 @@ class Environment(BaseModel):
         except EngineMisconfigured as error:
             raise ValueError(f"{wish}: {error.detail}") from None
 
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _networks(cls, networks: str) -> str:
+        for network in _listed(networks):
+            ip_network(network)
+        return networks
+
+    @property
+    def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(network) for network in _listed(self.webhook_allowed_networks))
+
     @property
     def fallback_engines(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.asr_fallback.split(",") if name.strip())
+        return _listed(self.asr_fallback)
 
     def engine_options(self, name: str) -> dict[str, Any]:
         """What that engine is made with: `OPENAI_MODEL` is the keyword `model` of openai.
@@ -300,6 +318,11 @@ class Environment(BaseModel):
                 os.link(made, kept)
             Path(made).unlink()
         return kept.read_text()
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    """What is written with commas between."""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def load(environ: Mapping[str, str] | None = None, dotenv: Path | None = None) -> Environment:

@@ -239,6 +239,8 @@ WORKER_PROCESSES = env.worker_processes
 WORKER_THREADS = env.worker_threads
 LOCAL_PROCESSES = env.local_processes
 LOCAL_THREADS = env.local_threads
+WEBHOOK_ALLOW_HTTP = env.webhook_allow_http
+WEBHOOK_ALLOWED_NETWORKS = env.webhook_networks
 
 # The browser-based multipart form may carry a whole job.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000

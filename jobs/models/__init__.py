@@ -24,11 +24,19 @@ from jobs.models.clock import from_now, iso_time
 from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
-from jobs.models.job import DEADLINE, MAX_CHUNKS, ErasedJob, Job, validate_user_id
+from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
 from jobs.models.transcript import Transcript
 from jobs.models.user_index import UserIndexStamp, UserJobIndex
+from jobs.models.webhook import (
+    MAX_WEBHOOKS,
+    DeliveryStatus,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
@@ -39,14 +47,17 @@ __all__ = [
     "MAX_CRASHES",
     "MAX_ERRORS",
     "MAX_REDRIVES",
+    "MAX_WEBHOOKS",
     "MESSAGE_PATIENCE",
     "SILENCE_LIMIT",
+    "URL_LENGTH",
     "AuthToken",
     "CallOutcome",
     "Chunk",
     "ChunkQuerySet",
     "ChunkStatus",
     "DeadLetter",
+    "DeliveryStatus",
     "EngineCall",
     "ErasedJob",
     "EventType",
@@ -59,6 +70,10 @@ __all__ = [
     "Transcript",
     "UserIndexStamp",
     "UserJobIndex",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
     "WorkerProcess",
     "changing",
     "changing_all",
