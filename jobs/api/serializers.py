@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.utils import html
 
-from jobs.models import ChunkStatus, JobStatus, validate_user_id
+from jobs.models import URL_LENGTH, ChunkStatus, JobStatus, validate_user_id
 
 
 def _shown(name: str) -> str:
@@ -50,7 +50,23 @@ class StrictBooleanField(serializers.BooleanField):
         return bool(super().to_internal_value(data))
 
 
-class SubmissionSerializer(serializers.Serializer[Any]):
+class StrictSerializer(serializers.Serializer[Any]):
+    """What comes in, where a field that does not exist is an error and not ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            unknown = set(data) - set(self.fields)
+            if html.is_html_input(data):
+                unknown.discard("csrfmiddlewaretoken")  # the browsable API's form sends it along
+            if unknown:
+                raise serializers.ValidationError(
+                    {_shown(name): ["There is no such field."] for name in sorted(unknown)},
+                    code="unknown_field",
+                )
+        return super().to_internal_value(data)
+
+
+class SubmissionSerializer(StrictSerializer):
     """POST /transcribe: the fields of JSON and of a multipart form alike."""
 
     audioChunkPaths = serializers.ListField(  # noqa: N815  (the contract's names)
@@ -78,18 +94,12 @@ class SubmissionSerializer(serializers.Serializer[Any]):
         child=StrictCharField(max_length=100), required=False, max_length=100
     )
     diarize = StrictBooleanField(required=False, default=False)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict):
-            unknown = set(data) - set(self.fields)
-            if html.is_html_input(data):
-                unknown.discard("csrfmiddlewaretoken")  # the browsable API's form sends it along
-            if unknown:
-                raise serializers.ValidationError(
-                    {_shown(name): ["There is no such field."] for name in sorted(unknown)},
-                    code="unknown_field",
-                )
-        return super().to_internal_value(data)
+    webhookUrl = StrictCharField(  # noqa: N815
+        required=False,
+        allow_null=True,
+        max_length=URL_LENGTH,
+        help_text="Told when the job ends, besides your `/webhooks`.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("audioChunkPaths") and attrs.get("audioChunks"):

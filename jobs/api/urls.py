@@ -9,6 +9,7 @@ from rest_framework.permissions import IsAdminUser
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
+from jobs.api.webhooks import DeliveryViewSet, WebhookViewSet
 
 urlpatterns = [
     path("transcribe", TranscribeViewSet.as_view({"post": "create"}), name="transcribe"),
@@ -40,6 +41,31 @@ urlpatterns = [
         "transcript/<uuid:job_id>/export/<str:file_format>",
         ExportViewSet.as_view({"get": "retrieve"}),
         name="transcript-export",
+    ),
+    path(
+        "webhooks",
+        WebhookViewSet.as_view({"get": "list", "post": "create"}),
+        name="webhooks",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>",
+        WebhookViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="webhook",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>/rotate",
+        WebhookViewSet.as_view({"post": "rotate"}),
+        name="webhook-rotate",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>/deliveries",
+        DeliveryViewSet.as_view({"get": "list"}),
+        name="webhook-deliveries",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/redeliver",
+        DeliveryViewSet.as_view({"post": "redeliver"}),
+        name="webhook-redeliver",
     ),
     path("schema", SchemaView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
