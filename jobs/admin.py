@@ -40,6 +40,7 @@ from jobs.admin_lists import (
     matching_chunks,
     matching_jobs,
 )
+from jobs.admin_webhooks import WebhookDeliveryAdmin, WebhookEndpointAdmin
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -49,6 +50,8 @@ from jobs.models import (
     JobEvent,
     JobGoneError,
     Transcript,
+    WebhookDelivery,
+    WebhookEndpoint,
     WorkerProcess,
 )
 
@@ -57,6 +60,8 @@ admin.site.unregister(Task)
 
 admin.site.register(DeadLetter, DeadLetterAdmin)
 admin.site.register(EngineCall, EngineCallAdmin)
+admin.site.register(WebhookEndpoint, WebhookEndpointAdmin)
+admin.site.register(WebhookDelivery, WebhookDeliveryAdmin)
 
 
 class PartOfJob(ReadOnly):
