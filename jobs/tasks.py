@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from dramatiq.brokers.redis import RedisBroker
 
 from jobs import attempts, engines, finishing, pipeline, sweeper, webhook_delivery, webhooks
+from jobs.crashpoints import crashpoint
 from jobs.database import release_connection
 from jobs.interruption import Stopping
 from jobs.models import Chunk, ChunkStatus, JobGoneError, changing
@@ -99,6 +100,7 @@ def send_webhook(delivery_id: UUID, wait: float = 0.0) -> None:
 def send_webhooks(delivery_ids: Sequence[UUID]) -> None:
     """Send their messages; where the broker is away, the sweeper does it later."""
     release_connection()
+    crashpoint("before-webhook")
     try:
         for delivery_id in delivery_ids:
             send_webhook(delivery_id)

@@ -26,6 +26,7 @@ from django.db.models.functions import Now
 from asr.remote import retry_after
 from jobs import address_guard, webhooks
 from jobs.address_guard import NameNotResolvedError, Resolver, UrlNotAllowedError
+from jobs.crashpoints import crashpoint
 from jobs.database import release_connection
 from jobs.models import (
     MESSAGE_PATIENCE,
@@ -94,6 +95,7 @@ def deliver(
     release_connection()
     began = time.monotonic()
     outcome = _send(parcel, limit=limit, resolve=resolve)
+    crashpoint("after-webhook")
     return _record(parcel, outcome, seconds=time.monotonic() - began)
 
 
