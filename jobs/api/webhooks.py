@@ -27,6 +27,7 @@ from jobs.models import (
     MAX_WEBHOOKS,
     URL_LENGTH,
     DeliveryStatus,
+    WebhookDelivery,
     WebhookEndpoint,
     WebhookEvent,
     validate_user_id,
@@ -140,6 +141,11 @@ class WebhookView(GenericViewSet[Any]):
 
     queryset = WebhookEndpoint.objects.none()
     pagination_class = NewestRowsFirst
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """What was deleted since it was looked at is not there either."""
+        gone = isinstance(exc, WebhookEndpoint.DoesNotExist | WebhookDelivery.DoesNotExist)
+        return super().handle_exception(NotFound() if gone else exc)
 
     def visible(self, webhook_id: UUID) -> WebhookEndpoint:
         """The endpoint, if the caller may know of it; else 404."""

@@ -139,6 +139,21 @@ def test_another_user_s_endpoint_answers_as_one_that_does_not_exist(
     assert [r.status_code for r in calls(service, identity)][:4] == [200] * 4
 
 
+def test_an_endpoint_that_is_deleted_in_the_middle_of_a_call_is_not_there(
+    alice: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = made(alice)["id"]
+    make = webhooks.new_secret
+
+    def delete_and_make() -> str:
+        WebhookEndpoint.objects.all().delete()
+        return make()
+
+    monkeypatch.setattr(webhooks, "new_secret", delete_and_make)
+    response = alice.post(f"/webhooks/{identity}/rotate")
+    assert (response.status_code, codes(response)) == (404, [("not_found", None)])
+
+
 def test_it_takes_a_sign_in(anybody: APIClient) -> None:
     for response in (anybody.get("/webhooks"), anybody.post("/webhooks", {"url": URL})):
         assert response.status_code == 401
