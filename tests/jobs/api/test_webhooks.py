@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 
 from jobs import webhook_delivery, webhooks
 from jobs.models import Job, WebhookDelivery, WebhookEndpoint
+from jobs.models.webhook import new_secret
 from tests import factories
 from tests.helpers import broker
 
@@ -143,7 +144,7 @@ def test_an_endpoint_that_is_deleted_in_the_middle_of_a_call_is_not_there(
     alice: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = made(alice)["id"]
-    make = webhooks.new_secret
+    make = new_secret
 
     def delete_and_make() -> str:
         WebhookEndpoint.objects.all().delete()
