@@ -11,8 +11,9 @@ import select
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -43,7 +44,7 @@ class Clients:
         tls, proxy = httpx2.create_ssl_context(), _proxy(base_url)
         headers = {**headers, "Accept-Encoding": "identity"}
         self._all = [
-            httpx2.Client(transport=_DeadlineTransport(tls, proxy), headers=headers)
+            httpx2.Client(transport=_PlainTransport(tls, proxy), headers=headers)
             for _ in range(_POOLS)
         ]
         self._next = itertools.cycle(self._all)
@@ -61,15 +62,51 @@ class Clients:
             client.close()
 
 
+def post_pinned(
+    url: str,
+    addresses: Sequence[str],
+    *,
+    content: bytes,
+    headers: Mapping[str, str],
+    seconds: float,
+    most_bytes: int,
+) -> tuple[int, Mapping[str, str]]:
+    """POST to one of these IP addresses, whatever the URL's host resolves to: status and headers.
+
+    The host is still what the server is asked for and must prove to be. There is no proxy, no
+    redirect is followed, of the answer's body nothing is kept, and the connection is not kept.
+
+    Args:
+        seconds: for all of it, with every address that has to be tried.
+        most_bytes: of the answer that are read.
+
+    Raises:
+        httpx2.HTTPError: there was no answer, or not in time, or a malformed or larger one.
+    """
+    transport = _DeadlineTransport(_trust(), None, _PinnedBackend(addresses), most_bytes)
+    headers = {**headers, "Accept-Encoding": "identity", "Connection": "close"}
+    with (
+        httpx2.Client(transport=transport, trust_env=False, follow_redirects=False) as client,
+        client.stream("POST", url, content=content, headers=headers, timeout=seconds) as answer,
+    ):
+        return answer.status_code, answer.headers
+
+
+@lru_cache(maxsize=1)
+def _trust() -> ssl.SSLContext:
+    """To read all authorities takes longer than a call."""
+    return httpx2.create_ssl_context()
+
+
 class _Call(threading.local):
     """What is left to the call that this thread is making."""
 
     deadline = float("inf")
     bytes_left = 0
 
-    def begin(self, seconds: float) -> None:
+    def begin(self, seconds: float, most_bytes: int = _ANSWER_MAX_BYTES) -> None:
         self.deadline = time.monotonic() + seconds
-        self.bytes_left = _ANSWER_MAX_BYTES
+        self.bytes_left = most_bytes
 
     def remaining(self, kind: type[httpcore2.TimeoutException]) -> float:
         """Seconds left. Raises `kind` when there are none."""
@@ -83,16 +120,28 @@ _call = _Call()
 
 
 class _DeadlineTransport(httpx2.HTTPTransport):
-    def __init__(self, tls: ssl.SSLContext, proxy: str | None) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        proxy: str | None,
+        backend: _DeadlineBackend | None = None,
+        most_bytes: int = _ANSWER_MAX_BYTES,
+    ) -> None:
         limits = httpx2.Limits(
             max_connections=MAX_CALLS, max_keepalive_connections=_KEPT_CONNECTIONS // _POOLS
         )
         super().__init__(verify=tls, limits=limits, proxy=proxy)
         # The transport has no parameter for it. `tests/asr` would notice if it moved.
-        self._pool._network_backend = _DeadlineBackend()
+        self._pool._network_backend = backend or _DeadlineBackend()
+        self._most_bytes = most_bytes
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        _call.begin(request.extensions["timeout"]["read"])
+        _call.begin(request.extensions["timeout"]["read"], self._most_bytes)
+        return super().handle_request(request)
+
+
+class _PlainTransport(_DeadlineTransport):
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         response = super().handle_request(request)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             response.close()
@@ -103,7 +152,25 @@ class _DeadlineTransport(httpx2.HTTPTransport):
 class _DeadlineBackend(httpcore2.SyncBackend):
     def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> _DeadlineStream:
         kwargs["timeout"] = _call.remaining(httpcore2.ConnectTimeout)
-        return _DeadlineStream(super().connect_tcp(host, port, *args, **kwargs))
+        return self._connect(host, port, *args, **kwargs)
+
+    def _connect(self, *args: Any, **kwargs: Any) -> _DeadlineStream:
+        return _DeadlineStream(super().connect_tcp(*args, **kwargs))
+
+
+class _PinnedBackend(_DeadlineBackend):
+    """Connects to the first of its addresses that answers, each with its share of the time."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> _DeadlineStream:
+        *others, last = self._addresses
+        for left, address in enumerate(others):
+            share = _call.remaining(httpcore2.ConnectTimeout) / (len(self._addresses) - left)
+            with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return self._connect(address, port, *args, **kwargs | {"timeout": share})
+        return super().connect_tcp(last, port, *args, **kwargs)
 
 
 class _DeadlineStream(httpcore2.NetworkStream):

@@ -163,7 +163,7 @@ def _sorted(response: httpx2.Response) -> AsrError:
     status = response.status_code
     # OpenAI's word for an account without money: its 402, where waiting does not help either.
     if status == 429 and b"insufficient_quota" not in response.content:
-        delay = _retry_after(response.headers)
+        delay = retry_after(response.headers)
         return EngineUnavailable("engine_error", "the engine is busy (429)", retry_after=delay)
     if status == 408:
         return EngineUnavailable("engine_timeout", "the engine gave up waiting (408)")
@@ -172,7 +172,7 @@ def _sorted(response: httpx2.Response) -> AsrError:
     return EngineMisconfigured(f"the engine refused the request ({status})")
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
+def retry_after(headers: Mapping[str, str]) -> float:
     """The header in seconds, whether it holds seconds or a date."""
     value = headers.get("Retry-After", "")
     try:

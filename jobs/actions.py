@@ -27,6 +27,7 @@ from jobs.models import (
     JobStatus,
     Transcript,
     UserIndexStamp,
+    WebhookDelivery,
     after_commit,
     changing,
     changing_all,
@@ -125,6 +126,8 @@ def _revive(change: JobChange, index: int, *, by_schedule: bool) -> None:
 def delete(job_id: UUID) -> None:
     """Erase a job in any state: rows, transcript, cache entry and the files it uploaded.
 
+    Nobody is told of it any more.
+
     Files that others put under the audio root stay, and so does an upload that another job names.
 
     Raises:
@@ -149,6 +152,7 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
         owners = dict(brought.values_list("audio_path", "job__user_id"))
         uploads.give_up(owners)
         ErasedJob.objects.bulk_create(ErasedJob(job_id=job.pk, user_id=job.user_id) for job in jobs)
+        WebhookDelivery.objects.filter(job_id__in=changes).delete()
         _, rows = Job.objects.filter(pk__in=changes).delete()
         removed.update({name: rows.get(model, 0) for name, model in _REMOVED.items()})
         # Last, and in order: every submission of a user waits for the one that holds this row.

@@ -41,6 +41,7 @@ from jobs.admin_lists import (
     matching_jobs,
 )
 from jobs.admin_usage import UsageDayAdmin, UserLimitsAdmin
+from jobs.admin_webhooks import WebhookDeliveryAdmin, WebhookEndpointAdmin
 from jobs.models import (
     AuthToken,
     Chunk,
@@ -52,6 +53,8 @@ from jobs.models import (
     Transcript,
     UsageDay,
     UserLimits,
+    WebhookDelivery,
+    WebhookEndpoint,
     WorkerProcess,
 )
 
@@ -62,6 +65,8 @@ admin.site.register(DeadLetter, DeadLetterAdmin)
 admin.site.register(EngineCall, EngineCallAdmin)
 admin.site.register(UsageDay, UsageDayAdmin)
 admin.site.register(UserLimits, UserLimitsAdmin)
+admin.site.register(WebhookEndpoint, WebhookEndpointAdmin)
+admin.site.register(WebhookDelivery, WebhookDeliveryAdmin)
 
 
 class PartOfJob(ReadOnly):

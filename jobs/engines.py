@@ -17,7 +17,14 @@ from asr.service import TranscriptionService
 LOCAL_QUEUE = "local"
 REMOTE_QUEUE = "chunks"
 CONTROL_QUEUE = "control"
-QUEUES: Final = (REMOTE_QUEUE, LOCAL_QUEUE, CONTROL_QUEUE)
+WEBHOOKS_QUEUE = "webhooks"
+# What each worker serves: `manage.py run_worker NAME`.
+WORKERS: Final = {
+    REMOTE_QUEUE: (REMOTE_QUEUE,),
+    LOCAL_QUEUE: (LOCAL_QUEUE,),
+    CONTROL_QUEUE: (CONTROL_QUEUE, WEBHOOKS_QUEUE),
+}
+QUEUES: Final = tuple(queue for queues in WORKERS.values() for queue in queues)
 
 logger = logging.getLogger(__name__)
 

@@ -34,6 +34,8 @@ from jobs.models import (
     UserIndexStamp,
     UserJobIndex,
     UserLimits,
+    WebhookDelivery,
+    WebhookEndpoint,
     database_time,
 )
 from jobs.models.usage_day import rename_user
@@ -250,6 +252,27 @@ def _limits_left(erasure: Erasure) -> dict[str, int]:
     return {"limits": UserLimits.objects.filter(pk=erasure.user_id).count()}
 
 
+# --- webhooks, with what was told and is to be told ---
+
+
+def _remove_webhooks(erasure: Erasure) -> None:
+    for name, rows in _webhooks(erasure).items():
+        erasure.removed[name] += rows.delete()[1].get(rows.model._meta.label, 0)
+
+
+def _webhooks(erasure: Erasure) -> dict[str, models.QuerySet[Any]]:
+    """Endpoints last: a delivery without one would be nobody's."""
+    mine = {"user_id": erasure.user_id, "created_time__lte": erasure.requested_time}
+    return {
+        "webhookDeliveries": WebhookDelivery.objects.filter(**mine),
+        "webhooks": WebhookEndpoint.objects.filter(**mine),
+    }
+
+
+def _webhooks_left(erasure: Erasure) -> dict[str, int]:
+    return {name: rows.count() for name, rows in _webhooks(erasure).items()}
+
+
 # --- the cache ---
 
 
@@ -281,6 +304,7 @@ PARTS: Final = (
         _rename_tombstones,
         lambda erasure: {"tombstonesPseudonymised": _tombstones(erasure).count()},
     ),
+    Part(_remove_webhooks, _webhooks_left),
     Part(_rename_usage, _usage_left),
     Part(_remove_limits, _limits_left),
     Part(_remove_stamp, _stamps_left),

@@ -16,7 +16,8 @@ from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
 from asr.types import Capabilities
-from jobs import cache, engines, quotas, storage, uploads
+from jobs import cache, engines, quotas, storage, uploads, webhooks
+from jobs.address_guard import UrlNotAllowedError
 from jobs.crashpoints import crashpoint
 from jobs.models import (
     DEADLINE,
@@ -70,6 +71,7 @@ class Submission:
     language: str | None = None
     vocabulary: tuple[str, ...] = ()
     diarize: bool = False
+    webhook_url: str = ""
 
     @property
     def field(self) -> str:
@@ -137,6 +139,7 @@ def check(submission: Submission) -> None:
     ]
     if refusals:
         raise SubmissionRefused(*refusals)
+    _check_webhook(submission)
     with _quota_refusals():
         quotas.refuse_if_used_up(submission.user_id, costs=engines.costs(engine_of(submission)))
 
@@ -156,6 +159,15 @@ def _quota_refusals() -> Iterator[None]:
 def engine_of(submission: Submission) -> str:
     """The engine that is asked for."""
     return submission.engine or settings.ASR_ENGINE
+
+
+def _check_webhook(submission: Submission) -> None:
+    try:
+        if submission.webhook_url:
+            webhooks.check_url(submission.webhook_url)
+    except UrlNotAllowedError as error:
+        refusal = Refusal(code="url_not_allowed", detail=str(error), attr="webhookUrl")
+        raise SubmissionRefused(refusal) from None
 
 
 def _check_user(user_id: str) -> None:
@@ -284,6 +296,8 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
     try:
         if submission.uploads:
             stored = uploads.store_all(submission.user_id, job_id, submission.uploads)
+        if submission.webhook_url:  # so that the secret can be read before it signs
+            webhooks.for_single_jobs(submission.user_id)
         with transaction.atomic():
             with _quota_refusals():
                 quotas.take_place(submission.user_id)
@@ -311,6 +325,7 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
         language=submission.language,
         vocabulary=list(submission.vocabulary),
         diarize=submission.diarize,
+        webhook_url=submission.webhook_url,
         submitted_time=Now(),
         deadline=from_now(DEADLINE),
         sequence=1,

@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
-from jobs import dead_letters, liveness, uploads
+from jobs import dead_letters, liveness, uploads, webhooks
 from jobs.finishing import finish_job
 from jobs.models import (
     MAX_CRASHES,
@@ -55,6 +55,9 @@ class DueChunk:
 Send = Callable[[DueChunk], None]
 """Sends the message for one chunk; raises OSError when the broker is away."""
 
+SendWebhook = Callable[[UUID], None]
+"""The same for one delivery of a webhook."""
+
 
 @dataclass(kw_only=True)
 class SweepReport:
@@ -65,6 +68,7 @@ class SweepReport:
     finished: int = 0
     expired: int = 0
     redriven: int = 0
+    webhooks: int = 0
     broker_away: bool = False
 
     @property
@@ -76,17 +80,23 @@ class SweepReport:
         return (
             f"{self.released} claims released, {self.sent} chunks sent, "
             f"{self.finished} jobs finished, {self.expired} past their deadline, "
-            f"{self.redriven} retried by schedule{away}"
+            f"{self.redriven} retried by schedule, {self.webhooks} webhooks sent{away}"
         )
 
 
 def sweep(
-    send: Send | None, *, everything: bool = False, silence: bool = True, files: bool = True
+    send: Send | None,
+    send_webhook: SendWebhook | None = None,
+    *,
+    everything: bool = False,
+    silence: bool = True,
+    files: bool = True,
 ) -> SweepReport:
     """Look at all that has not ended, once.
 
     Args:
         send: None to repair the rows and leave the messages to another sweeper.
+        send_webhook: likewise.
         everything: send a message for every due chunk, also where one was sent lately. At boot
             the broker may have lost them, and a second message does no harm.
         silence: whether a worker that was not heard of for 15 seconds is dead. Not when the
@@ -104,6 +114,9 @@ def sweep(
     report.redriven = _count(dead_letters.redrive_due, dead_letters.jobs_due())
     if send is not None:
         _send_due(send, report, everything=everything)
+    if send_webhook is not None and not report.broker_away:
+        _send_webhooks(send_webhook, report, everything=everything)
+    webhooks.prune()
     WorkerProcess.objects.long_gone().delete()
     IdempotencyKey.objects.expired().delete()
     if files:
@@ -227,6 +240,13 @@ def _send_due(send: Send, report: SweepReport, *, everything: bool) -> None:
                 report.broker_away = True
                 return
         seen = batch[-1][0]
+
+
+def _send_webhooks(send: SendWebhook, report: SweepReport, *, everything: bool) -> None:
+    try:
+        report.webhooks = webhooks.send_lost(send, everything=everything)
+    except OSError:
+        report.broker_away = True
 
 
 def _send_one(send: Send, chunk: DueChunk) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any, Final, cast
 from uuid import UUID
@@ -16,12 +17,14 @@ from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
 from dramatiq.brokers.redis import RedisBroker
 
-from jobs import attempts, engines, finishing, pipeline, sweeper
+from jobs import attempts, engines, finishing, pipeline, sweeper, webhook_delivery, webhooks
+from jobs.crashpoints import crashpoint
 from jobs.database import release_connection
 from jobs.interruption import Stopping
 from jobs.models import Chunk, ChunkStatus, JobGoneError, changing
 
 MARKER: Final = "verbatim:not-emptied"
+WEBHOOKS_AT_ONCE: Final = 4  # in one process
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,57 @@ def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
 def stitch_transcript(job_id: str) -> None:
     """The group's completion callback: finish the job, if nobody has yet."""
     finishing.finish_job_if_due(UUID(job_id))
+
+
+_slots = threading.Semaphore(WEBHOOKS_AT_ONCE)
+
+
+@dramatiq.actor(queue_name=engines.WEBHOOKS_QUEUE, time_limit=60_000, priority=10)
+def deliver_webhook(delivery_id: str) -> None:
+    """Deliver it, if it is due, and then have the next one delivered.
+
+    Who finds no slot leaves it to those who have one: a slow receiver holds up no stitching, and
+    no message goes round in circles.
+    """
+    if not _slots.acquire(blocking=False):
+        return
+    try:
+        wait = webhook_delivery.deliver(UUID(delivery_id))
+    finally:
+        _slots.release()
+    # Looked for without a slot: a message that found none meanwhile was for one that is seen here.
+    following = webhooks.next_due()
+    release_connection()
+    with suppress(ConnectionError):  # the sweeper is the belt
+        if wait is not None and webhook_delivery.has_message(wait):
+            send_webhook(UUID(delivery_id), wait)
+        if following is not None:
+            send_webhook(following)
+
+
+def send_webhook(delivery_id: UUID, wait: float = 0.0) -> None:
+    """Send one delivery's message, to be looked at after so many seconds.
+
+    Raises:
+        ConnectionError: the broker is away.
+    """
+    message = deliver_webhook.message(str(delivery_id))
+    with broker_errors():
+        dramatiq.get_broker().enqueue(message, delay=int(wait * 1000) or None)
+
+
+def send_webhooks(delivery_ids: Sequence[UUID]) -> None:
+    """Send their messages; where the broker is away, the sweeper does it later."""
+    release_connection()
+    crashpoint("before-webhook")
+    try:
+        for delivery_id in delivery_ids:
+            send_webhook(delivery_id)
+    except ConnectionError:
+        logger.warning("The broker is away; the sweeper sends %d webhooks", len(delivery_ids))
+
+
+webhooks.send_with(send_webhooks)
 
 
 def dispatch(job_id: UUID) -> bool:
@@ -101,7 +155,8 @@ def send_chunk(chunk: sweeper.DueChunk) -> None:
 def sweep_at_boot() -> None:
     """Look at everything once; a worker that cannot (no database yet) boots all the same."""
     try:
-        logger.info("At boot: %s", sweeper.sweep(send_chunk, silence=False, files=False))
+        report = sweeper.sweep(send_chunk, send_webhook, silence=False, files=False)
+        logger.info("At boot: %s", report)
     except Exception:
         logger.exception("The sweep at boot failed; the sweeper will do it")
 

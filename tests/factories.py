@@ -25,6 +25,8 @@ from jobs.models import (
     Job,
     UserIndexStamp,
     UserJobIndex,
+    WebhookDelivery,
+    WebhookEndpoint,
     changing,
     from_now,
 )
@@ -90,6 +92,24 @@ def make_failed_job(*texts: str | None, user_id: str = "alice") -> Job:
     assert finishing.finish_job(job.pk)
     job.refresh_from_db()
     return job
+
+
+def make_webhook(url: str, *, user_id: str = "alice", **columns: Any) -> WebhookEndpoint:
+    """An endpoint as a user has made it, whatever its address."""
+    made = WebhookEndpoint.objects.create(user_id=user_id, url=url, **columns)
+    return WebhookEndpoint.objects.get(pk=made.pk)
+
+
+def make_delivery(url: str, **columns: Any) -> WebhookDelivery:
+    """What is to be told to a new endpoint of alice when a job of hers has completed."""
+    endpoint = make_webhook(url, **columns)
+    job = make_completed_job("word", title="Monday")
+    return WebhookDelivery.objects.get(job_id=job.pk, endpoint=endpoint)
+
+
+def make_deliveries_due() -> None:
+    """Let the time pass that pending deliveries wait for."""
+    WebhookDelivery.objects.pending().update(not_before=from_now(-timedelta(seconds=1)))
 
 
 def claim(job: Job, index: int = 0) -> attempts.Claim:

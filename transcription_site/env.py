@@ -13,6 +13,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -231,6 +232,12 @@ class Environment(BaseModel):
     https_only: bool = Field(
         False, description="callers reach the service by HTTPS only; plain HTTP is sent there"
     )
+    webhook_allow_http: bool = Field(
+        False, description="whether webhooks may go to http:// addresses as well"
+    )
+    webhook_allowed_networks: str = Field(
+        "", description="networks besides the public ones that webhooks may go to, by commas"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="the least severe message that is logged"
     )
@@ -327,6 +334,17 @@ class Environment(BaseModel):
             registry.build(name, pool=ChildPool(1), options=self.engine_options(name))
         except EngineMisconfigured as error:
             raise ValueError(f"{wish}: {error.detail}") from None
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _networks(cls, networks: str) -> str:
+        for network in listed(networks):
+            ip_network(network)
+        return networks
+
+    @property
+    def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(network) for network in listed(self.webhook_allowed_networks))
 
     @property
     def fallback_engines(self) -> tuple[str, ...]:

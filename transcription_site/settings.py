@@ -289,6 +289,8 @@ WORKER_PROCESSES = env.worker_processes
 WORKER_THREADS = env.worker_threads
 LOCAL_PROCESSES = env.local_processes
 LOCAL_THREADS = env.local_threads
+WEBHOOK_ALLOW_HTTP = env.webhook_allow_http
+WEBHOOK_ALLOWED_NETWORKS = env.webhook_networks
 
 # A multipart form may carry a whole job of the largest files; all else is of the next limit.
 REQUEST_MAX_BYTES = 24 * AUDIO_MAX_BYTES + 10_000_000

@@ -28,6 +28,12 @@ class NewestFirst(CursorPagination):
         return cursor
 
 
+class NewestRowsFirst(NewestFirst):
+    """Pages of rows whose own ids sort by time."""
+
+    ordering = "-id"
+
+
 class CachedFirstPage:
     """The first rows of a list, in the little of a queryset's manner that a paginator uses."""
 

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.utils import html
 
-from jobs.models import ChunkStatus, JobStatus, validate_user_id
+from jobs.models import URL_LENGTH, ChunkStatus, JobStatus, validate_user_id
 
 
 def _shown(name: str) -> str:
@@ -51,7 +51,7 @@ class StrictBooleanField(serializers.BooleanField):
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """One that says of a field that it does not know it."""
+    """What comes in, where a field that does not exist is an error and not ignored."""
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict):
@@ -94,6 +94,12 @@ class SubmissionSerializer(StrictSerializer):
         child=StrictCharField(max_length=100), required=False, max_length=100
     )
     diarize = StrictBooleanField(required=False, default=False)
+    webhookUrl = StrictCharField(  # noqa: N815
+        required=False,
+        allow_null=True,
+        max_length=URL_LENGTH,
+        help_text="Told when the job ends, besides your `/webhooks`.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("audioChunkPaths") and attrs.get("audioChunks"):

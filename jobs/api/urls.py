@@ -13,6 +13,7 @@ from jobs.api.uploads import ReceivedUploadViewSet, UploadViewSet
 from jobs.api.usage import UsageViewSet
 from jobs.api.users import UserDataViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
+from jobs.api.webhooks import DeliveryViewSet, WebhookViewSet
 
 urlpatterns = [
     path("transcribe", TranscribeViewSet.as_view({"post": "create"}), name="transcribe"),
@@ -56,6 +57,31 @@ urlpatterns = [
         "users/<str:user_id>/data",
         UserDataViewSet.as_view({"delete": "destroy"}),
         name="user-data",
+    ),
+    path(
+        "webhooks",
+        WebhookViewSet.as_view({"get": "list", "post": "create"}),
+        name="webhooks",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>",
+        WebhookViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="webhook",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>/rotate",
+        WebhookViewSet.as_view({"post": "rotate"}),
+        name="webhook-rotate",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>/deliveries",
+        DeliveryViewSet.as_view({"get": "list"}),
+        name="webhook-deliveries",
+    ),
+    path(
+        "webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/redeliver",
+        DeliveryViewSet.as_view({"post": "redeliver"}),
+        name="webhook-redeliver",
     ),
     path("schema", SchemaView.as_view(), name="schema"),
     # Split: its own script as an address, since scripts within a page are not let run.

@@ -110,6 +110,7 @@ def _submission(asked: Mapping[str, Any], caller: Caller) -> Submission:
         language=asked.get("language"),
         vocabulary=tuple(asked.get("vocabulary", ())),
         diarize=asked["diarize"],
+        webhook_url=asked.get("webhookUrl") or "",
     )
 
 

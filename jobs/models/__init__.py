@@ -25,7 +25,7 @@ from jobs.models.clock import database_time, from_now, iso_time
 from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
-from jobs.models.job import DEADLINE, MAX_CHUNKS, ErasedJob, Job, validate_user_id
+from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
 from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
@@ -34,6 +34,14 @@ from jobs.models.upload import Upload, UploadKind
 from jobs.models.usage_day import UsageDay, count_deduplicated
 from jobs.models.user_index import UserIndexStamp, UserJobIndex
 from jobs.models.user_limits import UserLimits
+from jobs.models.webhook import (
+    MAX_WEBHOOKS,
+    DeliveryStatus,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
@@ -45,14 +53,17 @@ __all__ = [
     "MAX_CRASHES",
     "MAX_ERRORS",
     "MAX_REDRIVES",
+    "MAX_WEBHOOKS",
     "MESSAGE_PATIENCE",
     "SILENCE_LIMIT",
+    "URL_LENGTH",
     "AuthToken",
     "CallOutcome",
     "Chunk",
     "ChunkQuerySet",
     "ChunkStatus",
     "DeadLetter",
+    "DeliveryStatus",
     "EngineCall",
     "ErasedJob",
     "EventType",
@@ -70,6 +81,10 @@ __all__ = [
     "UserIndexStamp",
     "UserJobIndex",
     "UserLimits",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
     "WorkerProcess",
     "after_commit",
     "changing",

@@ -97,6 +97,11 @@ class JobChange:
         """Add an event; it is numbered and written when the change is complete."""
         self._events.append((event, data))
 
+    @property
+    def latest(self) -> int:
+        """The number of the latest event, whether or not it is written yet."""
+        return self.job.sequence + len(self._events)
+
     def number_events(self) -> list[tuple[UUID, int, EventType, dict[str, Any]]]:
         """The events, numbered without a hole: the row lock makes the counter ours."""
         first = self.job.sequence + 1

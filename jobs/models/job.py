@@ -18,6 +18,7 @@ from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 MAX_CHUNKS: Final = 24
 DEADLINE: Final = timedelta(hours=24)  # for all of a job, from its submission or retry
 USER_ID_LENGTH: Final = 150
+URL_LENGTH: Final = 2048
 
 # "." and ".." would be folders of the audio root other than the user's own.
 validate_user_id = RegexValidator(
@@ -77,6 +78,14 @@ class Job(models.Model):
     language = models.CharField(max_length=35, null=True, blank=True, help_text="As asked for.")
     vocabulary = models.JSONField(default=list, blank=True)
     diarize = models.BooleanField(default=False)
+
+    webhook_url = models.CharField(
+        max_length=URL_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Told of the job's end.",
+    )
 
     submitted_time = models.DateTimeField()
     completed_time = models.DateTimeField(null=True, blank=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
@@ -17,7 +18,7 @@ from dramatiq.middleware.threading import raise_thread_exception
 from asr import deadline_http
 from asr.deadline_http import Clients
 from tests.asr.tls import tls_server
-from tests.asr.vendor import Vendor, serving
+from tests.asr.vendor import Vendor, _Handler, _Server, serving
 from tests.helpers import wait_until
 
 LONG, SOON = 60.0, 20.0
@@ -237,3 +238,74 @@ def test_what_waits_in_the_tls_layer_is_read_without_waiting_for_more(
     parts = [stream.read(10) for _ in range(100)]
     assert b"".join(parts) == speaker.answer
     stream.close()
+
+
+# --- pinned to addresses ---
+
+
+def post(port: int, *addresses: str, seconds: float = LONG, most_bytes: int = 65_536) -> int:
+    status, _ = deadline_http.post_pinned(
+        f"http://nobody.example:{port}/hook?a=b",
+        addresses,
+        content=b"{}",
+        headers={"X-Mine": "yes"},
+        seconds=seconds,
+        most_bytes=most_bytes,
+    )
+    return status
+
+
+def port_of(vendor: Vendor) -> int:
+    return int(vendor.url.split(":")[2].split("/")[0])
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[str, int]]:
+    """An address and a port where nobody is let in or turned away."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        for caller in (first, second):
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def test_a_pinned_call_goes_to_the_address_and_asks_for_the_name(vendor: Vendor) -> None:
+    vendor.says(418, {"any": "thing"})
+    assert post(port_of(vendor), "127.0.0.1") == 418
+    (request,) = vendor.received
+    assert (request.method, request.path, request.query) == ("POST", "/hook", {"a": ["b"]})
+    assert request.headers["host"] == f"nobody.example:{port_of(vendor)}"
+    assert (request.headers["x-mine"], request.file) == ("yes", b"{}")
+
+
+def test_a_pinned_call_tries_the_next_address_where_one_is_closed(vendor: Vendor) -> None:
+    assert post(port_of(vendor), "127.0.0.3", "127.0.0.1") == 200
+    with pytest.raises(httpx2.ConnectError):
+        post(port_of(vendor), "127.0.0.3", "127.0.0.4")
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next(deaf: tuple[str, int]) -> None:
+    silent, port = deaf
+    handler = type("Handler", (_Handler,), {"vendor": (vendor := Vendor())})
+    with _Server(("127.0.0.1", port), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        assert post(port, silent, "127.0.0.1", seconds=4.0) == 200
+        server.shutdown()
+    assert len(vendor.received) == 1
+
+
+def test_the_deadline_of_a_pinned_call_is_for_all_addresses(deaf: tuple[str, int]) -> None:
+    silent, port = deaf
+    began = time.monotonic()
+    with pytest.raises(httpx2.ConnectTimeout):
+        post(port, silent, silent, silent, seconds=0.6)
+    assert 0.5 < time.monotonic() - began < SOON
+
+
+def test_of_a_pinned_answer_no_more_is_read_than_allowed(vendor: Vendor) -> None:
+    vendor.says(200, {}, X_Long="x" * 5000)
+    assert post(port_of(vendor), "127.0.0.1") == 200
+    with pytest.raises(httpx2.DecodingError):
+        post(port_of(vendor), "127.0.0.1", most_bytes=1000)

@@ -13,12 +13,17 @@ import trustme
 
 
 @contextmanager
-def tls_server(folder: Path, talk: Callable[[ssl.SSLSocket], object]) -> Iterator[int]:
-    """The port of a server that has `talk` with each caller; `folder`/tls.pem is whom to trust."""
+def tls_server(
+    folder: Path, talk: Callable[[ssl.SSLSocket], object], name: str = "127.0.0.1"
+) -> Iterator[int]:
+    """The port of a server that has `talk` with each caller; `folder`/tls.pem is whom to trust.
+
+    Its certificate is for `name`.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "tls.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.issue_cert(name).configure_cert(context)
 
     def serve(connection: socket.socket) -> None:
         with suppress(OSError), context.wrap_socket(connection, server_side=True) as caller:

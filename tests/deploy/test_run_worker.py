@@ -40,7 +40,7 @@ def option(arguments: list[str], name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("queue", "processes", "threads"), [("chunks", 3, 50), ("local", 1, 7), ("control", 1, 4)]
+    ("queue", "processes", "threads"), [("chunks", 3, 50), ("local", 1, 7), ("control", 1, 8)]
 )
 def test_each_queue_has_its_size(settings, become, queue, processes, threads):
     settings.WORKER_PROCESSES, settings.WORKER_THREADS, settings.LOCAL_THREADS = 3, 50, 7
@@ -63,12 +63,17 @@ def test_what_is_being_written_has_a_minute_to_end(become):
 
 
 def test_every_queue_has_a_worker_and_its_meaning(become, capsys):
-    for queue in engines.QUEUES:
-        assert option(become(queue)[0], "queues") == queue
+    served: list[str] = []
+    for worker, queues in engines.WORKERS.items():
+        arguments, _ = become(worker)
+        at = arguments.index("--queues") + 1
+        assert arguments[at : at + len(queues)] == list(queues)
+        served += queues
+    assert sorted(served) == sorted(engines.QUEUES) == ["chunks", "control", "local", "webhooks"]
     with pytest.raises(SystemExit):
         call_command("run_worker", "--help")
     shown = capsys.readouterr().out
-    assert all(f"{queue}: " in shown for queue in engines.QUEUES)
+    assert all(f"{worker}: " in shown for worker in engines.WORKERS)
 
 
 def test_an_unknown_queue_is_refused(become):

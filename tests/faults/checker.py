@@ -63,6 +63,8 @@ def check(lines: Sequence[Line]) -> Verdict:
         _check_texts(final, submit, verdict)
         _check_events(final, verdict)
         _check_waiting(final, verdict)
+    if any(of_kind(lines, "be_told")):
+        _check_told(of_kind(lines, "told"), list(finals.values()), verdict)
     _check_hits(lines, list(finals.values()), submits, verdict)
     for line in of_kind(lines, "queues")[-1:]:
         left = {name: number for name, number in line["left"].items() if number}
@@ -145,6 +147,30 @@ def _check_waiting(final: Line, verdict: Verdict) -> None:
         chunk["status"] not in JOB_ENDS for chunk in final["chunks"]
     ):
         verdict.stuck.append(f"{final['job']} has ended, and some of its chunks have not")
+
+
+def _check_told(told: Sequence[Line], finals: Sequence[Line], verdict: Verdict) -> None:
+    """Each end was told to the receiver, under one id, with one body; and nothing else was."""
+    ends = Counter(
+        (final["job"], event["type"].replace("job.", "transcript."))
+        for final in finals
+        for event in final["events"]
+        if event["type"].removeprefix("job.") in JOB_ENDS
+    )
+    ids: dict[tuple[str, str], set[str]] = {}
+    bodies: dict[str, set[str]] = {}
+    for line in told:
+        ids.setdefault((line["job"], line["type"]), set()).add(line["id"])
+        bodies.setdefault(line["id"], set()).add(line["digest"])
+    for what in ends.keys() | ids.keys():
+        number, found = ends[what], len(ids.get(what, ()))
+        if found < number:
+            verdict.lost.append(f"{what} happened {number} times and was told under {found} ids")
+        elif found > number:
+            verdict.duplicated.append(f"{what} was told under {found} ids, and happened {number}x")
+    for told_id, digests in bodies.items():
+        if len(digests) > 1:
+            verdict.duplicated.append(f"{told_id} was told in {len(digests)} ways")
 
 
 def _check_hits(

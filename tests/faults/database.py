@@ -81,6 +81,11 @@ class Database:
             for row in jobs
         ]
 
+    def pending_deliveries(self) -> int:
+        """How many webhooks are still to be sent."""
+        statement = "SELECT count(*) AS n FROM jobs_webhookdelivery WHERE status = 'pending'"
+        return int(self.read(statement)[0]["n"])
+
     def ledger(self, job_id: str, index: int) -> list[tuple[str, bool]]:
         """The calls of the engine for this chunk, in order: outcome, and whether it has ended."""
         statement = 'SELECT job_id, "index", outcome, ended_time FROM jobs_enginecall ORDER BY id'

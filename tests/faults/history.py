@@ -23,6 +23,8 @@ class History:
     - `fault`: `what`;  `recovered`: `seconds`
     - `hit`: `digest`, `started`, `ended`, `status`
     - `end`: `job`, `status`: what the API said
+    - `be_told`: from now on the receiver is to be told of every end
+    - `told`: `job`, `id`, `type`, `digest` of the body: what the receiver was sent
     - `final`: a job with its chunks, events and transcript, from the database
     - `queues`: `left`, the number of messages in each
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import httpx2
 
+from tests.asr.vendor import Received
 from tests.faults.audio import Audio, make_audio
 from tests.faults.checker import JOB_ENDS, Verdict, check
 from tests.faults.history import History
@@ -143,6 +146,18 @@ class Row:
             self._history.record("refused", paths=paths, status=answer.status_code)
         return answer
 
+    def be_told(self) -> str:
+        """Have the receiver told of every end, to which it is held; the address of the webhook.
+
+        For a world of the row's own, as it stays so.
+        """
+        assert self._world is not None
+        body = {"url": self._world.receiver.url, "userId": "alice"}
+        answer = self._world.client.post("/webhooks", json=body)
+        assert answer.status_code == 201, answer.text
+        self._history.record("be_told")
+        return str(answer.headers["Location"])
+
     # --- what happens
 
     def fault(self, what: str, **fields: Any) -> float:
@@ -203,7 +218,7 @@ class Row:
         """Wait until everything has ended, then check the history; the rows of this row's jobs."""
         assert self._world is not None
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._all_ended():
+        while time.monotonic() < deadline and not (self._all_ended() and self._all_told()):
             time.sleep(0.2)
         self._await_quiet()
         jobs = self.judge()
@@ -223,6 +238,8 @@ class Row:
                 ended=_since_1970(hit.ended),
                 status=hit.status,
             )
+        for request in self._world.receiver.received:
+            self._history.record("told", **_what_was_told(request))
         for job in jobs:
             self._history.record("final", **job)
         self._history.record("queues", left=Counter(queue for queue, _ in self._left))
@@ -271,11 +288,25 @@ class Row:
     def _all_ended(self) -> bool:
         return all(job["status"] in JOB_ENDS for job in self._jobs())
 
+    def _all_told(self) -> bool:
+        assert self._world is not None
+        return not self._world.database.pending_deliveries()
+
     def _jobs(self) -> list[dict[str, Any]]:
         """This row's jobs, also those whose submission got no answer."""
         assert self._world is not None
         jobs = self._world.database.jobs()
         return [job for job in jobs if job["job"] not in self._jobs_before]
+
+
+def _what_was_told(request: Received) -> dict[str, Any]:
+    body = json.loads(request.file)
+    return {
+        "job": body["data"]["jobId"],
+        "id": request.headers["webhook-id"],
+        "type": body["type"],
+        "digest": hashlib.sha256(request.file).hexdigest(),
+    }
 
 
 def _since_1970(moment: float | None) -> float | None:

@@ -19,7 +19,7 @@ from tests.servers import postgres_server
 from transcription_site.env import BASE_DIR
 
 START_SECONDS = 60
-QUEUES = ("chunks", "local", "control")
+QUEUES = ("chunks", "local", "control", "webhooks")
 
 
 class Server:

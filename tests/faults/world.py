@@ -15,6 +15,7 @@ from unittest import mock
 import httpx2
 
 from deploy.system import System, is_free
+from tests.asr.vendor import serving
 from tests.faults.database import Database
 from tests.faults.engine_server import WORDS_AT_ONCE, engine_server
 from tests.faults.processes import Processes
@@ -31,6 +32,8 @@ VARIABLES = {
     "ENGINE_DEADLINE_SECONDS": "20",
     "LEASE_SECONDS": "50",
     "BREAKER_SECONDS": "5",
+    "WEBHOOK_ALLOW_HTTP": "True",
+    "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
 }
 
 TWO_PROCESSES = {"WORKER_PROCESSES": "2"}
@@ -48,8 +51,8 @@ def own_port() -> int:
 class World:
     """Web, workers and sweeper under supervisord, with a Redis, a database and an engine.
 
-    `engine` is the scripted engine server, `redis` and (with `own_postgres`) `postgres` are
-    servers to kill and freeze, `processes` finds everything else.
+    `engine` is the scripted engine server, `receiver` is who may be told of ends, `redis` and (with
+    `own_postgres`) `postgres` are servers to kill and freeze, `processes` finds everything else.
     """
 
     def __init__(self, folder: Path, *, own_postgres: bool = False, **variables: str) -> None:
@@ -65,6 +68,7 @@ class World:
 
     def _open(self, own_postgres: bool, variables: dict[str, str]) -> None:
         self.engine = self._stack.enter_context(engine_server())
+        self.receiver = self._stack.enter_context(serving())
         self.redis = OwnRedis(self._folder("own-redis"))
         self._stack.callback(self.redis.kill)
         self.redis.start()
@@ -129,9 +133,10 @@ class World:
         return (self.var / "log" / f"{name}.log").read_text(errors="replace")
 
     def calm(self) -> None:
-        """The engine answers at once again."""
+        """The engine answers at once again, and the receiver of webhooks takes what comes."""
         self.engine.plan = lambda hit: WORDS_AT_ONCE
         self.engine.release()
+        self.receiver.says(200, {})
 
     def serves(self) -> bool:
         """Whether the web server answers."""

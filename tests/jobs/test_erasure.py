@@ -79,6 +79,8 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
         "idempotencyKeys": 1,
         "callsPseudonymised": 1,
         "tombstonesPseudonymised": 3,
+        "webhookDeliveries": 0,
+        "webhooks": 0,
         "usageDaysPseudonymised": 1,
         "limits": 0,
         "indexStamps": 1,

@@ -43,7 +43,7 @@ def workers(db: None) -> None:
         hostname="h",
         pid=1,
         pid_started=1,
-        queues="chunks,control,local",
+        queues="chunks,control,local,webhooks",
         started_time=Now(),
         last_seen=Now(),
     )
@@ -84,7 +84,7 @@ def test_a_silent_worker_counts_for_nothing(anybody: APIClient, workers: None) -
 
 
 def test_a_queue_without_worker_is_named(anybody: APIClient, workers: None) -> None:
-    WorkerProcess.objects.update(queues="chunks,control")
+    WorkerProcess.objects.update(queues="chunks,control,webhooks")
     _, body = readyz(anybody)
     assert body["status"] == "degraded"
     assert "local" in body["workers"]["reason"]
@@ -293,7 +293,7 @@ def test_the_processes_of_each_queue_that_messages_go_to_are_counted(
         last_seen=Now(),
     )
     counted = readyz(anybody)[1]["workers"]
-    assert counted == {"status": "up", "chunks": 2, "local": 1, "control": 1}
+    assert counted == {"status": "up", "chunks": 2, "local": 1, "control": 1, "webhooks": 1}
     assert set(engines.QUEUES) == set(counted) - {"status"} == broker().get_declared_queues()
 
 

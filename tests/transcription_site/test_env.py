@@ -136,6 +136,9 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"UNCERTAIN_BELOW": "1.1"}, "UNCERTAIN_BELOW is '1.1'"),
         ({"UNCERTAIN_BELOW": "nan"}, "UNCERTAIN_BELOW is 'nan'"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
+        ({"WEBHOOK_ALLOW_HTTP": "perhaps"}, "WEBHOOK_ALLOW_HTTP is 'perhaps'"),
+        ({"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/33"}, "WEBHOOK_ALLOWED_NETWORKS is '10.0.0.0/33'"),
+        ({"WEBHOOK_ALLOWED_NETWORKS": "10.0.0.1/8"}, "WEBHOOK_ALLOWED_NETWORKS is '10.0.0.1/8'"),
         ({"WHISPER_DEVICE": "tpu"}, "WHISPER_DEVICE is 'tpu'"),
         ({"WHISPER_COMPUTE_TYPE": "int4"}, "WHISPER_COMPUTE_TYPE is 'int4'"),
         ({"WHISPER_BATCH_SIZE": "0"}, "WHISPER_BATCH_SIZE is '0'"),
@@ -403,3 +406,9 @@ def test_the_example_file_shows_every_variable_with_its_default():
     assert copied == bare
     for engine in ENGINES:  # one that was named would be fetched by the workers
         assert copied.engine_options(engine) == bare.engine_options(engine)
+
+
+def test_networks_are_listed_by_commas(dotenv):
+    env = load({"WEBHOOK_ALLOWED_NETWORKS": " 10.0.0.0/8, fd00::/8,192.168.1.7 ,"}, dotenv)
+    assert [str(n) for n in env.webhook_networks] == ["10.0.0.0/8", "fd00::/8", "192.168.1.7/32"]
+    assert load({}, dotenv).webhook_networks == ()

@@ -179,7 +179,7 @@ def test_a_process_that_does_not_stop_in_order_ends_anyhow() -> None:
 def test_the_supervisor_starts_a_worker_again_whatever_it_ended_with() -> None:
     config = RawConfigParser()
     config.read(CONFIG)
-    for queue in engines.QUEUES:
+    for queue in engines.WORKERS:
         # Not "unexpected": a worker that stopped in order ends with 0.
         assert config[f"program:worker-{queue}"]["autorestart"] == "true"
 

@@ -1,4 +1,4 @@
-"""`manage.py run_worker`: the Dramatiq worker of one queue, sized by the settings."""
+"""`manage.py run_worker`: the Dramatiq worker of one kind of work, sized by the settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from asr.errors import EngineMisconfigured
 from jobs import engines
+from jobs.tasks import WEBHOOKS_AT_ONCE
 
-CONTROL_THREADS = 4
+CONTROL_THREADS = 2 * WEBHOOKS_AT_ONCE  # slow receivers leave the other half to stitching
 SHUTDOWN_MS = 60_000  # supervisor and Docker kill after 70 s
 
 MEANINGS = {
@@ -21,12 +22,12 @@ MEANINGS = {
     "threads",
     engines.LOCAL_QUEUE: "chunks of local engines: one process with a thread for each child, "
     "LOCAL_PROCESSES or, where faster-whisper is the ASR_ENGINE, WHISPER_PROCESSES",
-    engines.CONTROL_QUEUE: "stitching and upkeep: one process of 4 threads",
+    engines.CONTROL_QUEUE: f"stitching and webhooks: one process of {CONTROL_THREADS} threads",
 }
 
 
 def size_of(queue: str) -> tuple[int, int]:
-    """The processes of a queue's worker, and the threads in each."""
+    """The processes of a worker, and the threads in each."""
     return {
         engines.REMOTE_QUEUE: (settings.WORKER_PROCESSES, settings.WORKER_THREADS),
         engines.LOCAL_QUEUE: (1, settings.LOCAL_THREADS),
@@ -36,14 +37,14 @@ def size_of(queue: str) -> tuple[int, int]:
 
 class Command(BaseCommand):
     help = (
-        "Runs the worker of one queue until it is stopped. SIGTERM interrupts the recognitions "
+        "Runs a worker until it is stopped. SIGTERM interrupts the recognitions "
         "that run and gives their claims back at no cost; what is just being written has 60 s to "
         "end. SIGKILL drops that too, and the sweeper puts it back to work."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        described = "; ".join(f"{name}: {MEANINGS[name]}" for name in engines.QUEUES)
-        parser.add_argument("queue", choices=engines.QUEUES, help=described)
+        described = "; ".join(f"{name}: {MEANINGS[name]}" for name in engines.WORKERS)
+        parser.add_argument("queue", choices=engines.WORKERS, help=described)
 
     def handle(self, *, queue: str, **options: Any) -> None:
         if queue == engines.LOCAL_QUEUE:
@@ -60,7 +61,7 @@ class Command(BaseCommand):
         }
         call_command(
             "rundramatiq",
-            queues=[queue],
+            queues=list(engines.WORKERS[queue]),
             processes=processes,
             threads=threads,
             path=[str(settings.BASE_DIR)],

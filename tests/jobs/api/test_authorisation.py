@@ -9,7 +9,7 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
-from jobs.models import AuthToken, Job
+from jobs.models import AuthToken, Job, WebhookDelivery
 from tests import factories
 from tests.helpers import client_of
 
@@ -31,11 +31,32 @@ CALLS: Final = {
     ("POST", "/transcript/{job_id}/cancel"): (401, 401, 404, 409, 409, 409),
     ("POST", "/transcript/{job_id}/retry"): (401, 401, 404, 409, 409, 409),
     ("GET", "/transcript/{job_id}/export/{file_format}"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/usage"): (401, 401, 403, 200, 200, 200),
+    ("POST", "/uploads"): (401, 401, 403, 201, 201, 201),
+    # Who has the signed address may send; nobody's sign-in stands for it.
+    ("PUT", "/uploads/{upload_id}"): (403, 403, 403, 403, 403, 403),
+    ("GET", "/webhooks"): (401, 401, 403, 200, 200, 200),
+    ("POST", "/webhooks"): (401, 401, 403, 201, 201, 201),
+    ("GET", "/webhooks/{webhook_id}"): (401, 401, 404, 200, 200, 200),
+    ("PATCH", "/webhooks/{webhook_id}"): (401, 401, 404, 200, 200, 200),
+    ("DELETE", "/webhooks/{webhook_id}"): (401, 401, 404, 204, 204, 204),
+    ("POST", "/webhooks/{webhook_id}/rotate"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/webhooks/{webhook_id}/deliveries"): (401, 401, 404, 200, 200, 200),
+    ("POST", "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"): (
+        *(401, 401, 404),
+        *(202, 202, 202),
+    ),
     ("DELETE", "/users/{user_id}/data"): (401, 401, 404, 200, 200, 200),
     ("GET", "/engines"): SIGNED_IN,
     # By staff alone: a service token speaks for users, not for the operator.
     ("POST", "/engines/{name}/verify"): (401, 401, 403, 403, 200, 403),
 }
+BODIES: Final = {
+    ("POST", "/transcribe"): {"audioChunkPaths": ["alice/a.wav"]},
+    ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
+    ("POST", "/webhooks"): {"url": "https://8.8.4.4/"},
+}
+OF_A_USER: Final = {"/transcript/search", "/usage", "/webhooks"}
 # By path: the addresses beside the document, asked by GET. The admin sends away who may not.
 PAGES: Final = {
     "": (302, 302, 302, 302, 302, 302),
@@ -83,6 +104,7 @@ def callers() -> Callable[[], dict[str, APIClient]]:
 @pytest.fixture
 def job() -> Job:
     factories.put_audio("alice/a.wav")
+    factories.make_webhook("https://8.8.8.8/")
     return factories.make_completed_job("secret words")
 
 
@@ -102,16 +124,17 @@ def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
 
 def ask(client: APIClient, method: str, path: str, job: Job) -> int:
     address = address_of(path, job)
-    if path == "/transcribe":
-        body = {"userId": "alice", "audioChunkPaths": ["alice/a.wav"]}
-        return int(client.post(address, body).status_code)
-    query = "?userId=alice" if path == "/transcript/search" else ""
+    if (method, path) in BODIES:
+        return int(client.post(address, {"userId": "alice"} | BODIES[method, path]).status_code)
+    query = "?userId=alice" if path in OF_A_USER else ""
     return int(client.generic(method, address + query).status_code)
 
 
 def address_of(path: str, job: Job) -> str:
+    delivery = WebhookDelivery.objects.get(job_id=job.pk)
     given = {"file_format": "txt", "user_id": "alice", "name": "pocketsphinx"}
-    return path.format(job_id=job.pk, **given)
+    given |= {"webhook_id": str(delivery.endpoint_id), "delivery_id": str(delivery.pk)}
+    return path.format(job_id=job.pk, upload_id=job.pk, **given)
 
 
 def test_every_call_of_the_document_has_a_line() -> None:

@@ -39,8 +39,21 @@ OPERATIONS = {
     ("POST", "/engines/{name}/verify"),
     ("GET", "/usage"),
     ("DELETE", "/users/{user_id}/data"),
+    ("GET", "/webhooks"),
+    ("POST", "/webhooks"),
+    ("GET", "/webhooks/{webhook_id}"),
+    ("PATCH", "/webhooks/{webhook_id}"),
+    ("DELETE", "/webhooks/{webhook_id}"),
+    ("POST", "/webhooks/{webhook_id}/rotate"),
+    ("GET", "/webhooks/{webhook_id}/deliveries"),
+    ("POST", "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"),
 }
 NOTHING_TO_GET_WRONG = {("GET", "/engines"), ("POST", "/engines/{name}/verify")}
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/transcribe"): {"audioChunkPaths": ["alice/a.wav"]},
+    ("POST", "/webhooks"): {"url": "https://8.8.8.8/"},
+    ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
+}
 HEALTH = {("GET", "/healthz"), ("GET", "/readyz")}
 
 
@@ -158,18 +171,18 @@ def test_no_generated_call_breaks_the_contract(
 def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> None:
     schema, headers = contract(), signed_in()
     get_user_model().objects.update(is_staff=True)
-    of_jobs = [call for call in OPERATIONS if "uploads" not in call[1]]
-    for method, path in sorted(of_jobs, key=lambda call: call[0] == "DELETE"):
-        if path == "/transcribe":
-            body: Any = {"audioChunkPaths": ["alice/a.wav"]}
+    calls = OPERATIONS - {("PUT", "/uploads/{upload_id}")}  # which takes what is signed
+    for method, path in sorted(calls, key=lambda call: call[0] == "DELETE"):
+        if (method, path) in BODIES:
+            body: Any = BODIES[method, path]
             case = schema[path][method].Case(body=body, media_type="application/json")
         else:
             at = {"job_id": str(job_in(state).pk), "name": "pocketsphinx", "file_format": "json"}
-            at["user_id"] = "alice"
+            at |= {"user_id": "alice"} | a_delivery()
             at = {name: value for name, value in at.items() if name in path}
             case = schema[path][method].Case(path_parameters=at)
         response = case.call_and_validate(headers=headers)
-        assert response.status_code in {200, 202, 204, 409}
+        assert response.status_code in {200, 201, 202, 204, 409}
 
 
 @pytest.mark.parametrize("file_format", CONTENT_TYPES)
@@ -179,6 +192,12 @@ def test_every_export_is_as_the_document_says(state: str, file_format: str) -> N
     at = {"job_id": str(job_in(state).pk), "file_format": file_format}
     response = operation.Case(path_parameters=at).call_and_validate(headers=signed_in())
     assert response.status_code == 200
+
+
+def a_delivery() -> dict[str, str]:
+    """Where it is found; its job completed."""
+    delivery = factories.make_delivery("https://8.8.8.8/", events=["transcript.completed"])
+    return {"webhook_id": str(delivery.endpoint_id), "delivery_id": str(delivery.pk)}
 
 
 def job_in(state: str) -> Job:
