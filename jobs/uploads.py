@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import Error as DatabaseError
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from jobs import storage
@@ -188,8 +189,9 @@ def remove_all(user_id: str, before: datetime) -> int:
 
 
 def unused(user_id: str, before: datetime) -> UploadQuerySet:
-    """What a user has sent by then, and no job has taken."""
-    return Upload.objects.filter(user_id=user_id, created_time__lte=before)
+    """What a user has sent by then, and no job has taken; and what is being removed anyway."""
+    then = Q(created_time__lte=before) | Q(doomed=True)
+    return Upload.objects.filter(then, user_id=user_id)
 
 
 def _sweep(due: UploadQuerySet) -> int:

@@ -25,8 +25,10 @@ from jobs.models import (
     Job,
     JobEvent,
     Transcript,
+    UsageDay,
     UserIndexStamp,
     UserJobIndex,
+    UserLimits,
     database_time,
     validate_user_id,
 )
@@ -81,7 +83,7 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
         "tombstonesPseudonymised": 3,
         "webhookDeliveries": 0,
         "webhooks": 0,
-        "usageDaysPseudonymised": 1,
+        "usageDaysPseudonymised": 0,
         "limits": 0,
         "indexStamps": 1,
         "cachedEntries": receipt.removed["cachedEntries"],
@@ -311,3 +313,21 @@ def test_no_step_reads_a_whole_table() -> None:
     for name, plan in plans.items():
         assert "Seq Scan" not in plan, name
         assert "SCAN" not in plan, name
+
+
+def test_usage_limits_and_webhooks_go_and_the_sums_hold() -> None:
+    factories.make_delivery("https://8.8.8.8/")
+    UserLimits.objects.create(user_id="alice", jobs_in_flight=3)
+    for name in ("alice", pseudonym("alice")):  # who was erased before on this day
+        UsageDay.objects.create(
+            user_id=name, day="2026-11-01", engine="openai", calls=2, seconds=60.0
+        )
+    removed = erase("alice").removed
+    assert {name: removed[name] for name in ("webhookDeliveries", "webhooks", "limits")} == {
+        "webhookDeliveries": 1,
+        "webhooks": 1,
+        "limits": 1,
+    }
+    assert removed["usageDaysPseudonymised"] == 1
+    (day,) = UsageDay.objects.all()
+    assert (day.user_id, day.calls, day.seconds) == (pseudonym("alice"), 4, 120.0)

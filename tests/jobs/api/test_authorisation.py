@@ -51,7 +51,7 @@ CALLS: Final = {
     # By staff alone: a service token speaks for users, not for the operator.
     ("POST", "/engines/{name}/verify"): (401, 401, 403, 403, 200, 403),
 }
-BODIES: Final = {
+BODIES: Final[dict[tuple[str, str], dict[str, object]]] = {
     ("POST", "/transcribe"): {"audioChunkPaths": ["alice/a.wav"]},
     ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
     ("POST", "/webhooks"): {"url": "https://8.8.4.4/"},
