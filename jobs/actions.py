@@ -25,6 +25,7 @@ from jobs.models import (
     JobChange,
     JobGoneError,
     JobStatus,
+    Recording,
     Transcript,
     UserIndexStamp,
     WebhookDelivery,
@@ -89,13 +90,22 @@ def retry(job_id: UUID, *, which: Q = ALL, by_schedule: bool = False) -> list[Ch
         if change.job.status != JobStatus.FAILED:
             raise NotFailedError(str(job_id))
         failed = change.job.chunks.filter(which, status=ChunkStatus.FAILED).order_by("index")
-        chunks = list(failed.only("job_id", "index", "error_code", "error_recoverable"))
+        chunks = list(
+            failed.only("job_id", "index", "audio_path", "error_code", "error_recoverable")
+        )
         if not chunks:
             return []
+        uncut = Recording.objects.filter(pk=job_id, audio_path__in=[c.audio_path for c in chunks])
         fresh = {"deadline": from_now(DEADLINE), "delay_reason": ""}
         change.move_job(JobStatus.IN_PROGRESS, EventType.JOB_RETRIED, **fresh)
         Transcript.objects.filter(pk=job_id).delete()
-        for chunk in chunks:
+        if uncut.exists():  # its one chunk only said why there were none
+            change.job.chunks.all().delete()
+            uncut.update(cut_time=None, attempts=0, not_before=Now(), resend_time=Now())
+            chunks_again: list[Chunk] = []
+        else:
+            chunks_again = chunks
+        for chunk in chunks_again:
             _revive(change, chunk.index, by_schedule=by_schedule)
         assert change.stamp is not None  # noqa: S101  (it was moved)
         after_commit(cache.write_pages_through, change.job, change.stamp)
@@ -150,6 +160,8 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
         jobs = [change.job for change in changes.values()]
         brought = Chunk.objects.filter(uploaded=True, job_id__in=changes).order_by()
         owners = dict(brought.values_list("audio_path", "job__user_id"))
+        long = Recording.objects.filter(uploaded=True, job_id__in=changes)
+        owners |= dict(long.values_list("audio_path", "job__user_id"))
         uploads.give_up(owners)
         ErasedJob.objects.bulk_create(ErasedJob(job_id=job.pk, user_id=job.user_id) for job in jobs)
         WebhookDelivery.objects.filter(job_id__in=changes).delete()

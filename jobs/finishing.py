@@ -18,6 +18,7 @@ from jobs.models import (
     JobChange,
     JobGoneError,
     JobStatus,
+    Recording,
     Transcript,
     after_commit,
     changing,
@@ -33,6 +34,8 @@ def finish_job(job_id: UUID) -> bool:
                 return False
             chunks = list(change.job.chunks.order_by("index"))
             if any(chunk.status not in ENDED_CHUNK for chunk in chunks):
+                return False
+            if not chunks and Recording.objects.uncut().filter(pk=job_id).exists():
                 return False
             if all(chunk.status == ChunkStatus.COMPLETED for chunk in chunks):
                 return end_job(change, JobStatus.COMPLETED, EventType.JOB_COMPLETED, chunks)

@@ -20,6 +20,7 @@ from jobs import cache, engines, quotas, storage, uploads, webhooks
 from jobs.address_guard import UrlNotAllowedError
 from jobs.crashpoints import crashpoint
 from jobs.models import (
+    CUT_PATIENCE,
     DEADLINE,
     MAX_CHUNKS,
     MESSAGE_PATIENCE,
@@ -28,6 +29,7 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    Recording,
     UserIndexStamp,
     UserJobIndex,
     after_commit,
@@ -60,10 +62,11 @@ class SubmissionRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What a caller asks for. Either paths or uploads, in spoken order."""
+    """What a caller asks for. Either paths or uploads, in spoken order, or one recording."""
 
     user_id: str
     audio_paths: tuple[str, ...] = ()
+    recording_path: str = ""
     uploads: tuple[UploadedAudio, ...] = ()
     own_folder_only: bool = True
     title: str = ""
@@ -118,24 +121,22 @@ def check(submission: Submission) -> None:
         SubmissionRefused: with every reason that was found.
     """
     _check_user(submission.user_id)
-    count = len(submission.audio_paths) + len(submission.uploads)
-    if not 1 <= count <= MAX_CHUNKS:
-        detail = f"A job has 1 to {MAX_CHUNKS} audio files, not {count}."
-        if not count:
-            detail += " Send audioChunkPaths, or files as audioChunks in a multipart form."
-        raise SubmissionRefused(
-            Refusal(code="audio_chunk_count", detail=detail, attr=submission.field)
-        )
+    _check_count(submission)
     most = min(settings.AUDIO_MAX_BYTES, _checked_engine(submission).max_bytes or float("inf"))
+    if submission.recording_path:
+        most = settings.RECORDING_MAX_BYTES
+    named = _named(submission)
     if submission.uploads:
+        attrs = [f"audioChunks.{position}" for position in range(len(submission.uploads))]
         sizes: list[int | Exception] = [upload.size or 0 for upload in submission.uploads]
     else:
         _check_folders(submission)
-        sizes = storage.sizes_of(submission.audio_paths)
+        attrs = [attr for attr, _ in named]
+        sizes = storage.sizes_of([path for _, path in named])
     refusals = [
         refusal
-        for position, size in enumerate(sizes)
-        if (refusal := _judge(size, f"{submission.field}.{position}", most)) is not None
+        for attr, size in zip(attrs, sizes, strict=True)
+        if (refusal := _judge(size, attr, most)) is not None
     ]
     if refusals:
         raise SubmissionRefused(*refusals)
@@ -180,14 +181,32 @@ def _check_user(user_id: str) -> None:
         ) from None
 
 
-def _numbered(submission: Submission) -> list[tuple[str, str]]:
+def _check_count(submission: Submission) -> None:
+    count = len(submission.audio_paths) + len(submission.uploads)
+    if submission.recording_path and not count:
+        return
+    if not 1 <= count <= MAX_CHUNKS or submission.recording_path:
+        detail = f"A job has 1 to {MAX_CHUNKS} audio files, not {count}."
+        if not count:
+            detail += " Send audioChunkPaths, or files as audioChunks in a multipart form."
+        if submission.recording_path:
+            detail = "A job has either audio files or one recording."
+        raise SubmissionRefused(
+            Refusal(code="audio_chunk_count", detail=detail, attr=submission.field)
+        )
+
+
+def _named(submission: Submission) -> list[tuple[str, str]]:
+    """The paths that the caller names, each with its field."""
+    if submission.recording_path:
+        return [("recordingPath", submission.recording_path)]
     return [(f"audioChunkPaths.{n}", path) for n, path in enumerate(submission.audio_paths)]
 
 
 def _check_folders(submission: Submission) -> None:
     """Words first, then whose folder it is: what lies there is told to nobody else."""
     malformed = []
-    for attr, path in _numbered(submission):
+    for attr, path in _named(submission):
         try:
             parts = storage.check_path(path).parts
         except storage.InvalidPathError:
@@ -315,8 +334,9 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
 
 def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Job, UUID]:
     """Job, chunks, index and first event; the job, and the stamp of its user's index."""
-    paths = stored or [str(storage.check_path(path)) for path in submission.audio_paths]
-    uploaded = _taken(paths)
+    named = _named(submission)
+    paths = stored or [str(storage.check_path(path)) for _, path in named]
+    uploaded = _taken(paths, [attr for attr, _ in named])
     job = Job.objects.create(
         pk=job_id,
         user_id=submission.user_id,
@@ -330,12 +350,21 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
         deadline=from_now(DEADLINE),
         sequence=1,
     )
-    insert_alike(
-        Chunk,
-        {"job_id": job_id, "not_before": Now(), "resend_time": from_now(MESSAGE_PATIENCE)},
-        ("index", "audio_path", "uploaded"),
-        [(index, path, path in uploaded) for index, path in enumerate(paths)],
-    )
+    if submission.recording_path:
+        Recording.objects.create(
+            job=job,
+            audio_path=paths[0],
+            uploaded=paths[0] in uploaded,
+            not_before=Now(),
+            resend_time=from_now(CUT_PATIENCE),
+        )
+    else:
+        insert_alike(
+            Chunk,
+            {"job_id": job_id, "not_before": Now(), "resend_time": from_now(MESSAGE_PATIENCE)},
+            ("index", "audio_path", "uploaded"),
+            [(index, path, path in uploaded) for index, path in enumerate(paths)],
+        )
     UserJobIndex.objects.create(
         job_id=job_id, user_id=job.user_id, job_status=job.status, submitted_time=Now()
     )
@@ -344,13 +373,12 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
     return job, UserIndexStamp.renew(job.user_id)
 
 
-def _taken(paths: Sequence[str]) -> set[str]:
+def _taken(paths: Sequence[str], attrs: Sequence[str]) -> set[str]:
     """Which files an upload brought: they go with the last job that names them."""
     try:
         return uploads.take(paths)
     except uploads.UploadDoomedError as error:
-        attr = f"audioChunkPaths.{paths.index(error.args[0])}"
-        raise SubmissionRefused(_audio_not_found(attr)) from None
+        raise SubmissionRefused(_audio_not_found(attrs[paths.index(error.args[0])])) from None
 
 
 def _bind(reservation: IdempotencyKey, job_id: UUID) -> None:

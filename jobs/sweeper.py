@@ -17,9 +17,10 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
-from jobs import dead_letters, liveness, uploads, webhooks
+from jobs import dead_letters, liveness, recordings, uploads, webhooks
 from jobs.finishing import finish_job
 from jobs.models import (
+    CUT_PATIENCE,
     MAX_CRASHES,
     MESSAGE_PATIENCE,
     Chunk,
@@ -29,6 +30,7 @@ from jobs.models import (
     Job,
     JobChange,
     JobGoneError,
+    Recording,
     WorkerProcess,
     changing,
     from_now,
@@ -57,6 +59,9 @@ Send = Callable[[DueChunk], None]
 
 SendWebhook = Callable[[UUID], None]
 """The same for one delivery of a webhook."""
+
+SendCut = Callable[[UUID], None]
+"""The same for one recording that is to be cut."""
 
 
 @dataclass(kw_only=True)
@@ -87,6 +92,7 @@ class SweepReport:
 def sweep(
     send: Send | None,
     send_webhook: SendWebhook | None = None,
+    send_cut: SendCut | None = None,
     *,
     everything: bool = False,
     silence: bool = True,
@@ -96,7 +102,7 @@ def sweep(
 
     Args:
         send: None to repair the rows and leave the messages to another sweeper.
-        send_webhook: likewise.
+        send_webhook, send_cut: likewise.
         everything: send a message for every due chunk, also where one was sent lately. At boot
             the broker may have lost them, and a second message does no harm.
         silence: whether a worker that was not heard of for 15 seconds is dead. Not when the
@@ -114,6 +120,8 @@ def sweep(
     report.redriven = _count(dead_letters.redrive_due, dead_letters.jobs_due())
     if send is not None:
         _send_due(send, report, everything=everything)
+    if send_cut is not None and not report.broker_away:
+        _send_cuts(send_cut, report, everything=everything)
     if send_webhook is not None and not report.broker_away:
         _send_webhooks(send_webhook, report, everything=everything)
     webhooks.prune()
@@ -198,6 +206,9 @@ def _expire(job: Job) -> bool:
         with changing(job.pk) as change:
             if not Job.objects.past_deadline().filter(pk=job.pk).exists():
                 return False  # it was retried, or it ended, since it was looked at
+            if Recording.objects.uncut().filter(pk=job.pk).exists():
+                why = "the job's deadline passed before the recording was cut"
+                recordings.fail_uncut(change, "deadline_exceeded", why, recoverable=True)
             waiting = change.job.chunks.filter(status=ChunkStatus.PENDING)
             for index in list(waiting.values_list("index", flat=True)):
                 _fail(
@@ -247,6 +258,18 @@ def _send_webhooks(send: SendWebhook, report: SweepReport, *, everything: bool) 
         report.webhooks = webhooks.send_lost(send, everything=everything)
     except OSError:
         report.broker_away = True
+
+
+def _send_cuts(send: SendCut, report: SweepReport, *, everything: bool) -> None:
+    rows = Recording.objects.due() if everything else Recording.objects.lost()
+    for job_id in list(rows.values_list("pk", flat=True)[:BATCH]):
+        try:
+            send(job_id)
+        except OSError:
+            report.broker_away = True
+            return
+        patience = from_now(CUT_PATIENCE)
+        report.sent += Recording.objects.filter(pk=job_id).update(resend_time=patience)
 
 
 def _send_one(send: Send, chunk: DueChunk) -> bool:

@@ -17,11 +17,20 @@ from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
 from dramatiq.brokers.redis import RedisBroker
 
-from jobs import attempts, engines, finishing, pipeline, sweeper, webhook_delivery, webhooks
+from jobs import (
+    attempts,
+    engines,
+    finishing,
+    pipeline,
+    recordings,
+    sweeper,
+    webhook_delivery,
+    webhooks,
+)
 from jobs.crashpoints import crashpoint
 from jobs.database import release_connection
 from jobs.interruption import Stopping
-from jobs.models import Chunk, ChunkStatus, JobGoneError, changing
+from jobs.models import Chunk, ChunkStatus, JobGoneError, Recording, changing
 
 MARKER: Final = "verbatim:not-emptied"
 WEBHOOKS_AT_ONCE: Final = 4  # in one process
@@ -52,6 +61,13 @@ def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
         raise dramatiq.Retry(delay=int(again.seconds * 1000))
     if again.needs_message:  # a new one: waiting uses up none of the retries
         _send_again(UUID(job_id), index, again)
+
+
+@dramatiq.actor(queue_name=engines.LOCAL_QUEUE, time_limit=int(recordings.CUT_SECONDS * 3 * 1000))
+def cut_recording(job_id: str) -> None:
+    """Cut a job's recording into chunks, and have these transcribed."""
+    if recordings.cut_recording(UUID(job_id)):
+        dispatch(UUID(job_id))
 
 
 @dramatiq.actor(queue_name=engines.CONTROL_QUEUE, time_limit=60_000)
@@ -128,7 +144,7 @@ def _dispatch(job_id: UUID) -> bool:
     rows = Chunk.objects.filter(job_id=job_id, status=ChunkStatus.PENDING).order_by("index")
     waiting = list(rows.values_list("index", "job__engine"))
     if not waiting:
-        return True
+        return _dispatch_cut(job_id)
     release_connection()
     group = dramatiq.group([_message(job_id, index, engine) for index, engine in waiting])
     group.add_completion_callback(stitch_transcript.message(str(job_id)))
@@ -140,6 +156,30 @@ def _dispatch(job_id: UUID) -> bool:
         _mark_undispatched(job_id)
         return False
     return True
+
+
+def _dispatch_cut(job_id: UUID) -> bool:
+    """The same for a recording that has no chunks yet; True when there is none."""
+    uncut = Recording.objects.due().filter(pk=job_id).exists()
+    release_connection()
+    if uncut:
+        try:
+            send_cut(job_id)
+        except ConnectionError:
+            logger.warning("Job %s: the broker is away; it starts when the broker is back", job_id)
+            Recording.objects.filter(pk=job_id).update(resend_time=Now())
+            return False
+    return True
+
+
+def send_cut(job_id: UUID) -> None:
+    """Send the message that has a job's recording cut.
+
+    Raises:
+        ConnectionError: the broker is away.
+    """
+    with broker_errors():
+        dramatiq.get_broker().enqueue(cut_recording.message(str(job_id)))
 
 
 def send_chunk(chunk: sweeper.DueChunk) -> None:
@@ -155,7 +195,7 @@ def send_chunk(chunk: sweeper.DueChunk) -> None:
 def sweep_at_boot() -> None:
     """Look at everything once; a worker that cannot (no database yet) boots all the same."""
     try:
-        report = sweeper.sweep(send_chunk, send_webhook, silence=False, files=False)
+        report = sweeper.sweep(send_chunk, send_webhook, send_cut, silence=False, files=False)
         logger.info("At boot: %s", report)
     except Exception:
         logger.exception("The sweep at boot failed; the sweeper will do it")

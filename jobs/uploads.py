@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from jobs import storage
-from jobs.models import Chunk, Upload, UploadKind, from_now
+from jobs.models import Chunk, Recording, Upload, UploadKind, from_now
 from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
 from jobs.models.upload import UploadQuerySet
@@ -132,8 +132,11 @@ def take(paths: Sequence[str]) -> set[str]:
             raise UploadDoomedError(path)
     if new:
         Upload.objects.filter(path__in=new).delete()
-    known = Chunk.objects.filter(uploaded=True, audio_path__in=paths)
-    return {*new, *known.values_list("audio_path", flat=True)}
+    known = [
+        rows.filter(uploaded=True, audio_path__in=paths).order_by().values_list("audio_path")
+        for rows in (Chunk.objects.all(), Recording.objects.all())
+    ]
+    return {*new, *(path for (path,) in known[0].union(known[1]))}
 
 
 def abandon(paths: Sequence[str]) -> None:

@@ -72,6 +72,11 @@ class SubmissionSerializer(StrictSerializer):
     audioChunkPaths = serializers.ListField(  # noqa: N815  (the contract's names)
         child=PathField(), required=False, help_text="1 to 24 paths relative to the audio root."
     )
+    recordingPath = PathField(  # noqa: N815
+        required=False,
+        allow_null=True,
+        help_text="Instead of chunks: one recording of up to 2 hours, which is cut at pauses.",
+    )
     audioChunks = serializers.ListField(  # noqa: N815
         child=serializers.FileField(allow_empty_file=True),
         required=False,

@@ -103,6 +103,7 @@ def _submission(asked: Mapping[str, Any], caller: Caller) -> Submission:
     return Submission(
         user_id=user_id,
         audio_paths=tuple(asked.get("audioChunkPaths", ())),
+        recording_path=asked.get("recordingPath") or "",
         uploads=tuple(asked.get("audioChunks", ())),
         own_folder_only=not caller.is_service,
         title=asked.get("title") or "",

@@ -26,6 +26,7 @@ from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
+from jobs.models.recording import CUT_PATIENCE, Recording
 from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
@@ -45,6 +46,7 @@ from jobs.models.webhook import (
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
+    "CUT_PATIENCE",
     "DEADLINE",
     "ENDED_CHUNK",
     "ENDED_JOB",
@@ -73,6 +75,7 @@ __all__ = [
     "JobEvent",
     "JobGoneError",
     "JobStatus",
+    "Recording",
     "SpendingMeter",
     "Transcript",
     "Upload",

@@ -42,9 +42,11 @@ class JobQuerySet(models.QuerySet["Job"]):
     def all_chunks_ended(self) -> JobQuerySet:
         """Jobs that only wait to be finished."""
         from jobs.models.chunk import Chunk  # noqa: PLC0415  (a chunk names its job)
+        from jobs.models.recording import Recording  # noqa: PLC0415  (likewise)
 
         unfinished = Chunk.objects.filter(job=models.OuterRef("pk")).exclude(status__in=ENDED_CHUNK)
-        return self.in_progress().filter(~models.Exists(unfinished))
+        uncut = Recording.objects.filter(job=models.OuterRef("pk"), cut_time=None)
+        return self.in_progress().filter(~models.Exists(unfinished), ~models.Exists(uncut))
 
     def past_deadline(self) -> JobQuerySet:
         return self.in_progress().filter(deadline__lt=Now())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Final
+
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
@@ -9,6 +12,8 @@ from django.db.models.functions import Now
 from jobs.models.job import Job
 from jobs.models.states import JobStatus
 from jobs.models.worker import WorkerProcess
+
+CUT_PATIENCE: Final = timedelta(seconds=60)  # after which the message to cut it counts as lost
 
 
 class RecordingQuerySet(models.QuerySet["Recording"]):
@@ -21,9 +26,12 @@ class RecordingQuerySet(models.QuerySet["Recording"]):
     def due(self) -> RecordingQuerySet:
         """Those that nobody is cutting, or whose worker died over it."""
         alive = WorkerProcess.objects.alive().filter(pk=OuterRef("worker_id"))
-        over = Q(lease_expires_time__lt=Now()) | ~Exists(alive)
-        waiting = Q(lease_token=None) | over
-        return self.uncut().filter(waiting, not_before__lte=Now())
+        over = Q(lease_token=None) | Q(lease_expires_time__lt=Now()) | ~Exists(alive)
+        return self.uncut().filter(over, not_before__lte=Now())
+
+    def lost(self) -> RecordingQuerySet:
+        """Due ones that no message points at any more, as far as one can tell."""
+        return self.due().filter(resend_time__lte=Now())
 
 
 class Recording(models.Model):
@@ -38,11 +46,10 @@ class Recording(models.Model):
     )
     attempts = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField()
+    resend_time = models.DateTimeField()
     lease_token = models.UUIDField(null=True, blank=True)
     lease_expires_time = models.DateTimeField(null=True, blank=True)
-    worker = models.ForeignKey(
-        WorkerProcess, on_delete=models.SET_NULL, null=True, blank=True, db_constraint=False
-    )
+    worker_id = models.UUIDField(null=True, blank=True)
     cut_time = models.DateTimeField(null=True, blank=True)
 
     objects = RecordingQuerySet.as_manager()

@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 
 from jobs.models.chunk import Chunk
 from jobs.models.job import USER_ID_LENGTH, new_job_id
+from jobs.models.recording import Recording
 
 
 class UploadKind(models.TextChoices):
@@ -26,7 +27,9 @@ class UploadQuerySet(models.QuerySet["Upload"]):
 
     def taken(self) -> UploadQuerySet:
         """Those that a job names."""
-        return self.filter(Exists(Chunk.objects.filter(audio_path=OuterRef("path"))))
+        mine = {"audio_path": OuterRef("path")}
+        named = Exists(Chunk.objects.filter(**mine)) | Exists(Recording.objects.filter(**mine))
+        return self.filter(named)
 
 
 class Upload(models.Model):

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Final, Protocol, cast
 from uuid import UUID
@@ -40,9 +41,14 @@ __all__ = [
     "fingerprint",
     "is_out_of_room",
     "read_audio",
+    "reading",
+    "unavailable",
     "upload_path",
 ]
 
+# A piece of a recording may be as large as its samples; nobody else's file may, as its size was
+# looked at when it was submitted.
+PIECE_BYTES_PER_SECOND: Final = 32_000 + 1_000
 UPLOADS: Final = "uploads"  # the folder of a user's own uploads, beneath the user's folder
 
 
@@ -72,23 +78,39 @@ def read_audio(path: str) -> bytes:
         AudioUnavailable: it is gone, or the storage fails.
         AudioRejected: it grew past the limit or was swapped for something else since submission.
     """
+    most = max(settings.AUDIO_MAX_BYTES, int(settings.AUDIO_MAX_SECONDS * PIECE_BYTES_PER_SECOND))
+    with reading(path) as file:
+        data: bytes = file.read(most + 1)
+    if len(data) > most:
+        raise AudioRejected("invalid_audio", "the file has grown past the size limit")
+    return data
+
+
+@contextmanager
+def reading(path: str) -> Iterator[File[bytes]]:
+    """The file, open; what goes wrong with it while it is read is an AsrError.
+
+    Raises:
+        AudioUnavailable, AudioRejected: as `read_audio`.
+    """
     try:
         with audio_files().open(path) as file:
-            data: bytes = file.read(settings.AUDIO_MAX_BYTES + 1)
+            yield file
     except AudioNotFoundError:
         raise AudioUnavailable("audio_not_found", "the file is no longer there") from None
     except InvalidPathError:
         raise AudioRejected("invalid_audio", "the path no longer names an audio file") from None
-    except StorageAwayError as error:
-        raise AudioUnavailable(
-            "storage_unavailable", str(error.strerror), retry_after=AWAY_SECONDS
-        ) from None
     except OSError as error:
-        detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
-        raise AudioUnavailable("storage_unavailable", detail) from None
-    if len(data) > settings.AUDIO_MAX_BYTES:
-        raise AudioRejected("invalid_audio", "the file has grown past the size limit")
-    return data
+        raise unavailable(error) from None
+
+
+def unavailable(error: OSError) -> AudioUnavailable:
+    """What it means to a chunk that the storage fails."""
+    if isinstance(error, StorageAwayError):
+        detail, wait = str(error.strerror), AWAY_SECONDS
+        return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
+    detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
+    return AudioUnavailable("storage_unavailable", detail)
 
 
 def fingerprint(uploads: Iterable[UploadedAudio]) -> str:

@@ -16,7 +16,7 @@ from django.db import close_old_connections, connection
 from jobs import liveness
 from jobs.retention import Retention, purge
 from jobs.sweeper import mark_delayed, sweep
-from jobs.tasks import BrokerState, look_at_broker, send_chunk, send_webhook
+from jobs.tasks import BrokerState, look_at_broker, send_chunk, send_cut, send_webhook
 
 PURGE_SECONDS: Final = 1.0  # in a round: what is past its time must not hold up what waits
 PURGE_EVERY_SECONDS: Final = 60.0  # once nothing is left that is past its time
@@ -44,7 +44,7 @@ class Command(BaseCommand):
 
     def handle(self, *, every: float | None, **options: Any) -> None:
         if every is None:
-            self.stdout.write(f"{sweep(send_chunk, send_webhook, everything=True)}")
+            self.stdout.write(f"{sweep(send_chunk, send_webhook, send_cut, everything=True)}")
             return
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,7 +65,9 @@ class Command(BaseCommand):
         """One round. Until one came through, the next sends everything."""
         broker = look_at_broker()
         self._everything |= broker != BrokerState.READY
-        report = sweep(send_chunk, send_webhook, everything=self._everything, silence=silence)
+        report = sweep(
+            send_chunk, send_webhook, send_cut, everything=self._everything, silence=silence
+        )
         logger.log(logging.INFO if report.found_something else logging.DEBUG, "%s", report)
         away = broker == BrokerState.AWAY or report.broker_away
         mark_delayed(broker_away=away)
