@@ -153,7 +153,8 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
     A worker in the middle of one of their chunks finds its claim over and writes nothing.
 
     Returns:
-        What was removed: `jobs`, `chunks`, `transcripts`, `events`, `indexEntries`, `audioFiles`.
+        What was removed: `jobs`, `chunks`, `transcripts`, `events`, `indexEntries`,
+            `webhookDeliveries`, `audioFiles`.
     """
     removed = Counter[str]()
     with changing_all(job_ids) as changes:
@@ -164,9 +165,10 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
         owners |= dict(long.values_list("audio_path", "job__user_id"))
         uploads.give_up(owners)
         ErasedJob.objects.bulk_create(ErasedJob(job_id=job.pk, user_id=job.user_id) for job in jobs)
-        WebhookDelivery.objects.filter(job_id__in=changes).delete()
-        _, rows = Job.objects.filter(pk__in=changes).delete()
-        removed.update({name: rows.get(model, 0) for name, model in _REMOVED.items()})
+        told = WebhookDelivery.objects.filter(job_id__in=changes)
+        for doomed in (told, Job.objects.filter(pk__in=changes)):
+            rows = doomed.delete()[1]
+            removed.update({name: rows.get(model, 0) for name, model in _REMOVED.items()})
         # Last, and in order: every submission of a user waits for the one that holds this row.
         for user_id in sorted({job.user_id for job in jobs}):
             UserIndexStamp.renew(user_id)
@@ -182,6 +184,7 @@ _REMOVED: Final = {
     "transcripts": "jobs.Transcript",
     "events": "jobs.JobEvent",
     "indexEntries": "jobs.UserJobIndex",
+    "webhookDeliveries": "jobs.WebhookDelivery",
 }
 
 

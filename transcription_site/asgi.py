@@ -11,6 +11,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import IO, Any, Final, NoReturn
+from urllib.parse import parse_qs
 from uuid import uuid4
 from wsgiref.headers import Headers
 
@@ -53,7 +54,7 @@ class Application(ASGIHandler):
         """Without a thread of its own for each request."""
         if scope["type"] != "http":
             raise ValueError(f"only HTTP is spoken here, not {scope['type']}")
-        incoming = IncomingBody(receive)
+        incoming = IncomingBody(receive, _room(scope))
         await self.handle(scope, incoming, partial(incoming.answer, send))
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -99,9 +100,9 @@ class IncomingBody:
     Called, it is what the server gave: the next message, whenever it comes.
     """
 
-    def __init__(self, receive: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[Any]], room: int) -> None:
         self._receive = receive
-        self._room = settings.REQUEST_MAX_BYTES
+        self._room = room
         self._more, self._silent = True, False
 
     async def __call__(self) -> Any:
@@ -138,6 +139,18 @@ class IncomingBody:
         if self._more and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await send(message)
+
+
+def _room(scope: Any) -> int:
+    """How long a body may be: a recording may only come to an address that we have signed."""
+    from jobs.api.uploads import is_signed  # noqa: PLC0415  (the apps are loaded by now)
+
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    upload_id = scope["path"].removeprefix("/uploads/")
+    signature = query.get("signature", [""])[0]
+    if scope["method"] == "PUT" and is_signed(upload_id, signature):
+        return int(max(settings.REQUEST_MAX_BYTES, settings.RECORDING_MAX_BYTES))
+    return int(settings.REQUEST_MAX_BYTES)
 
 
 class UnstoredBody(io.BytesIO):

@@ -224,6 +224,8 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "ChunkStatusEnum": "jobs.models.ChunkStatus",
+        "ErrorTypeEnum": ["validation_error", "client_error", "server_error"],
+        "WebhookEventEnum": "jobs.models.WebhookEvent",
         "PartStatusEnum": ["up", "degraded", "down"],
     },
 }

@@ -7,9 +7,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from http.client import HTTPResponse
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
@@ -134,3 +135,21 @@ def test_it_is_told_also_where_nobody_reads_the_body(
     monkeypatch.setattr(asgi, "SILENCE_SECONDS", 0.2)
     lines = head("Content-Length: 1000", method="GET", path="/transcript/search")
     assert ask(port, lines, b"{")[0] == 200
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_only_a_signed_address_takes_what_is_longer(port: int, signed: bool) -> None:
+    token = factories.make_token("alice")
+    size = 2 * LIMIT
+    asked = {"fileName": "a.wav", "sizeBytes": size, "contentType": "audio/wav"}
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        headers = {"Authorization": f"Token {token}", "Content-Type": "application/json"}
+        body = json.dumps(asked | {"kind": "recording"})
+        connection.request("POST", "/uploads", body, headers)
+        announced = json.loads(connection.getresponse().read())
+        address = urlsplit(announced["uploadUrl"])
+        target = f"{address.path}?{address.query if signed else ''}"
+        connection.request("PUT", target, bytes(size), announced["headers"])
+        answer = connection.getresponse()
+        answer.read()
+    assert answer.status == (204 if signed else 403)
