@@ -14,9 +14,9 @@ ENV PATH=/venv/bin:$PATH \
     HF_HOME=/models \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# /audio and /models are where the shared volumes go: they take their owner from here.
+# /audio, /models and /scratch are where the volumes go: they take their owner from here.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin verbatim \
-    && install --directory --owner=verbatim --group=verbatim /audio /models
+    && install --directory --owner=verbatim --group=verbatim /audio /models /scratch
 WORKDIR /app
 COPY --from=builder /venv /venv
 COPY . .
