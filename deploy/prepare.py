@@ -27,7 +27,8 @@ def main(username: str) -> None:
     from django.db import OperationalError
 
     from asr.errors import EngineMisconfigured
-    from jobs import engines
+    from jobs import engines, storage
+    from jobs.storage.local import LocalAudioStorage
 
     if os.environ.get("BUNDLED_REDIS") == "false":
         try:
@@ -42,7 +43,8 @@ def main(username: str) -> None:
         call_command("migrate", verbosity=0, interactive=False)
     except OperationalError as error:
         sys.exit(f"verbatim: the database does not answer: {str(error).splitlines()[0]}")
-    if not settings.AUDIO_ROOT.is_dir():
+    is_local = isinstance(storage.audio_files(), LocalAudioStorage)
+    if is_local and not settings.AUDIO_ROOT.is_dir():
         sys.exit(f"verbatim: AUDIO_ROOT is no folder: {settings.AUDIO_ROOT}")
     _keep(settings.VAR_DIR / "credentials.json", username)
 

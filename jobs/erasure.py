@@ -18,7 +18,6 @@ from typing import Any, Final
 import redis
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef
-from django.utils.crypto import salted_hmac
 
 from jobs import actions, cache, storage, uploads
 from jobs.models import (
@@ -28,16 +27,15 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
-    SpendingMeter,
     Transcript,
     UsageDay,
     UserIndexStamp,
     UserJobIndex,
-    UserLimits,
     WebhookDelivery,
     WebhookEndpoint,
     database_time,
 )
+from jobs.models.pseudonym import pseudonym
 from jobs.models.usage_day import rename_user
 
 BATCH: Final = 100  # jobs in one transaction
@@ -121,14 +119,6 @@ def erase(user_id: str) -> Receipt:
         removed=removed,
         remaining=dict(remaining),
     )
-
-
-def pseudonym(user_id: str) -> str:
-    """What stands for an erased user's name in rows that are kept: always the same for a name.
-
-    No user can bear it, for its colon. It is made with SECRET_KEY: nobody else can tell whose.
-    """
-    return f"erased:{salted_hmac('jobs.erasure', user_id, algorithm='sha256').hexdigest()[:40]}"
 
 
 # --- jobs, and what goes with them: chunks are also all that is remembered of recognitions ---
@@ -229,7 +219,7 @@ def _has_jobs(erasure: Erasure) -> bool:
     return Job.objects.filter(user_id=erasure.user_id).exists()
 
 
-# --- usage and limits ---
+# --- usage; a user's own limits are the operator's and stay ---
 
 
 def _rename_usage(erasure: Erasure) -> None:
@@ -242,22 +232,15 @@ def _usage_left(erasure: Erasure) -> dict[str, int]:
     return {"usageDaysPseudonymised": 0 if _has_jobs(erasure) else days.count()}
 
 
-def _remove_limits(erasure: Erasure) -> None:
-    """The meter goes as well: another month's, or it is made anew by the next call."""
-    erasure.removed["limits"] += UserLimits.objects.filter(pk=erasure.user_id).delete()[0]
-    SpendingMeter.objects.filter(pk=erasure.user_id).delete()
-
-
-def _limits_left(erasure: Erasure) -> dict[str, int]:
-    return {"limits": UserLimits.objects.filter(pk=erasure.user_id).count()}
-
-
 # --- webhooks, with what was told and is to be told ---
 
 
 def _remove_webhooks(erasure: Erasure) -> None:
-    for name, rows in _webhooks(erasure).items():
-        erasure.removed[name] += rows.delete()[1].get(rows.model._meta.label, 0)
+    rows = _webhooks(erasure)
+    with transaction.atomic():  # endpoints are locked first, as by whoever switches one off
+        list(rows["webhooks"].select_for_update().order_by("pk").values_list("pk"))
+        for name, some in rows.items():
+            erasure.removed[name] += some.delete()[1].get(some.model._meta.label, 0)
 
 
 def _webhooks(erasure: Erasure) -> dict[str, models.QuerySet[Any]]:
@@ -306,7 +289,6 @@ PARTS: Final = (
     ),
     Part(_remove_webhooks, _webhooks_left),
     Part(_rename_usage, _usage_left),
-    Part(_remove_limits, _limits_left),
     Part(_remove_stamp, _stamps_left),
     Part(_remove_entries, _entries_left),
 )

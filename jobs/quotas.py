@@ -96,7 +96,7 @@ def minutes_used(user_id: str, now: datetime) -> MinutesUsed:
 
 
 def _minutes_since(user_id: str, first: date) -> float:
-    days = UsageDay.objects.filter(user_id=user_id, day__gte=first)
+    days = UsageDay.objects.of(user_id).filter(day__gte=first)
     return float(days.sums()["sum_minutes"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,16 +124,17 @@ def _cut(claim: _Claim) -> list[str]:
     Raises AsrError, OSError.
     """
     pool, most = engines.child_pool(), settings.RECORDING_MAX_SECONDS
+    piece, deadline = settings.AUDIO_MAX_SECONDS, time.monotonic() + CUT_SECONDS
     with _private_copy(claim.path) as file:
-        piece = settings.AUDIO_MAX_SECONDS
-        ends = pool.run(plan_cuts, file, most, piece, limit=CUT_SECONDS, patience=CUT_SECONDS / 2)
+        patience = CUT_SECONDS / 2
+        ends = pool.run(plan_cuts, file, most, piece, limit=CUT_SECONDS, patience=patience)
         spans = list(zip([0, *ends], ends, strict=False))
         if len(spans) > MAX_PIECES:
             raise AudioRejected("audio_too_long", f"it makes more than {MAX_PIECES} chunks")
         paths: list[str] = []
         for first in range(0, len(spans), PIECES_AT_ONCE):
             some = spans[first : first + PIECES_AT_ONCE]
-            made = pool.run(cut, file, most, some, limit=CUT_SECONDS)
+            made = pool.run(cut, file, most, some, limit=deadline - time.monotonic())
             files = [ContentFile(data, name="piece.flac") for data in made]
             paths += uploads.store_all(claim.user_id, uuid4(), files)
     return paths

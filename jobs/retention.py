@@ -10,15 +10,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from jobs import actions, storage, uploads
-from jobs.models import Chunk, ChunkQuerySet, Job, from_now
+from jobs.models import Chunk, ChunkQuerySet, Job, Recording, from_now
 from jobs.models.job import JobQuerySet
+from jobs.models.recording import RecordingQuerySet
 
 BATCH: Final = 100  # jobs, or files
 
@@ -55,9 +56,28 @@ class Retention:
             uploaded=True, ended_time__lt=before, job__completed_time__lt=before
         )
         past = past.filter(job__user_id=self.user_id) if self.user_id else past
-        same = Chunk.objects.filter(audio_path=OuterRef("audio_path"))
-        in_use = same.exclude(job__completed_time__lt=before)
-        return past.filter(~Exists(in_use)).order_by("ended_time")
+        return past.filter(*_unused(before)).order_by("ended_time")
+
+    def recordings(self) -> RecordingQuerySet:
+        """Recordings that came in by the service, likewise."""
+        if self.audio is None:
+            return Recording.objects.none()
+        before = from_now(-self.audio)
+        past = Recording.objects.filter(uploaded=True, job__completed_time__lt=before)
+        past = past.filter(job__user_id=self.user_id) if self.user_id else past
+        return past.filter(*_unused(before))
+
+
+def _unused(before: Any) -> list[Any]:
+    """That no job which did not end before then names the file."""
+    return [
+        ~Exists(
+            rows.objects.filter(audio_path=OuterRef("audio_path")).exclude(
+                job__completed_time__lt=before
+            )
+        )
+        for rows in (Chunk, Recording)
+    ]
 
 
 def _days(days: float | None) -> timedelta | None:
@@ -102,14 +122,16 @@ def _purge_jobs(retention: Retention, removed: Counter[str]) -> bool:
 def _purge_uploads(retention: Retention, removed: Counter[str]) -> bool:
     """One batch. Whoever is interrupted after the commit leaves the files to the sweeper."""
     past = retention.uploads(retention.audio).values_list("audio_path", flat=True)
-    paths = set(past[:BATCH])
+    paths = {*past[:BATCH], *retention.recordings().values_list("audio_path", flat=True)[:BATCH]}
     if paths:
         _check_storage()
         with transaction.atomic():
-            chunks = Chunk.objects.filter(audio_path__in=paths)
-            owners = dict(chunks.order_by().values_list("audio_path", "job__user_id"))
+            owners: dict[str, str] = {}
+            for rows in (Chunk, Recording):
+                named = rows.objects.filter(audio_path__in=paths)
+                owners |= dict(named.order_by().values_list("audio_path", "job__user_id"))
+                named.update(uploaded=False)
             uploads.give_up(owners, doomed=True)
-            chunks.update(uploaded=False)
         removed["audioFiles"] += uploads.sweep(sorted(paths))
     return bool(paths)
 

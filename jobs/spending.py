@@ -27,6 +27,7 @@ from django.db.models import Sum
 
 from jobs.limits import first_of_month, limits_of, seconds_left_of_month
 from jobs.models import EVERYBODY, EngineCall, SpendingMeter, UsageDay, UserLimits, database_time
+from jobs.models.pseudonym import pseudonym
 
 CHECK_AGAIN_SECONDS: Final = 600.0
 WARN_AT: Final = Decimal("0.8")
@@ -152,8 +153,10 @@ def _standings(
     days = UsageDay.objects.filter(day__gte=month)
     spent: dict[str, Decimal] = defaultdict(Decimal)
     if users:
-        by_user = days.filter(user_id__in=users).order_by().values_list("user_id")
-        spent |= dict(by_user.annotate(Sum("price_usd")))
+        names = {name: user for user in users for name in (user, pseudonym(user))}
+        by_user = days.filter(user_id__in=names).order_by().values_list("user_id")
+        for name, price in by_user.annotate(Sum("price_usd")):
+            spent[names[name]] += price
     if EVERYBODY in caps:
         spent[EVERYBODY] = days.sums()["sum_price_usd"]
     return [

@@ -23,11 +23,12 @@ from jobs.models import Chunk, Recording, Upload, UploadKind, from_now
 from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
 from jobs.models.upload import UploadQuerySet
-from jobs.storage import SignedUpload, UploadedAudio
+from jobs.storage import SignedUpload, StorageAwayError, UploadedAudio
 
 URL_SECONDS: Final = 900
 UNUSED: Final = timedelta(hours=24)
 STORING: Final = timedelta(hours=1)  # far longer than it takes to keep a job's files
+ADDRESS_IS_OVER: Final = timedelta(seconds=URL_SECONDS + 300)  # clocks may differ
 LOOK_AGAIN: Final = timedelta(minutes=10)  # at a storage that could not remove them
 BATCH: Final = 200
 
@@ -64,7 +65,7 @@ def announce(
         StorageAwayError: the storage cannot be asked.
     """
     upload_id = new_job_id()
-    path = storage.upload_path(user_id, str(upload_id), name=name)
+    path = storage.upload_path(user_id, str(upload_id), "audio", name=name)
     Upload.objects.create(
         pk=upload_id,
         user_id=user_id,
@@ -96,6 +97,15 @@ def receive(upload_id: UUID, content: UploadedAudio, *, content_type: str) -> No
         detail = f"Announced were {upload.size_bytes} bytes, and {content.size} came."
         raise UploadRefused("invalid_length", detail)
     storage.store(upload.path, content)
+    if not Upload.objects.filter(pk=upload_id, doomed=False).exists() and not _is_named(
+        upload.path
+    ):
+        storage.audio_files().delete(upload.path)  # it was removed while this one came in
+        raise UploadRefused("upload_expired", "It was removed meanwhile.")
+
+
+def _is_named(path: str) -> bool:
+    return any(rows.objects.filter(audio_path=path).exists() for rows in (Chunk, Recording))
 
 
 def store_all(user_id: str, job_id: UUID, files: Sequence[UploadedAudio]) -> list[str]:
@@ -153,13 +163,17 @@ def give_up(owners: Mapping[str, str], *, doomed: bool = False) -> None:
         owners: the users, by the uploads' paths.
         doomed: they are to be removed although jobs name them.
     """
-    Upload.objects.bulk_create(
-        [
-            Upload(user_id=user_id, path=path, expires_time=Now(), doomed=doomed)
-            for path, user_id in owners.items()
-        ],
-        ignore_conflicts=True,  # two jobs that name it are deleted at once
-    )
+    rows = [
+        Upload(user_id=user_id, path=path, expires_time=Now(), doomed=doomed)
+        for path, user_id in sorted(owners.items())  # or two of these could wait for each other
+    ]
+    if doomed:
+        columns = ["doomed", "expires_time"]
+        Upload.objects.bulk_create(
+            rows, update_conflicts=True, unique_fields=["path"], update_fields=columns
+        )
+    else:  # two jobs that name it are deleted at once
+        Upload.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 def sweep(paths: Sequence[str] | None = None) -> int:
@@ -185,8 +199,9 @@ def remove_all(user_id: str, before: datetime) -> int:
     """
     removed = 0
     sent = unused(user_id, before)
-    sent.update(doomed=True, expires_time=Now())
+    sent.taken().filter(doomed=False).delete()
     while some := list(sent.values_list("path", flat=True)[:BATCH]):
+        Upload.objects.filter(path__in=some).update(doomed=True, expires_time=Now())
         removed += _remove(some)
     return removed
 
@@ -194,7 +209,7 @@ def remove_all(user_id: str, before: datetime) -> int:
 def unused(user_id: str, before: datetime) -> UploadQuerySet:
     """What a user has sent by then, and no job has taken; and what is being removed anyway."""
     then = Q(created_time__lte=before) | Q(doomed=True)
-    return Upload.objects.filter(then, user_id=user_id)
+    return Upload.objects.filter(then, user_id=user_id, removed_time=None)
 
 
 def _sweep(due: UploadQuerySet) -> int:
@@ -207,14 +222,35 @@ def _sweep(due: UploadQuerySet) -> int:
     doomed = list(rows.filter(doomed=True).values_list("path", flat=True))
     try:
         return _remove(doomed)
-    except OSError:
+    except StorageAwayError:
         rows.update(expires_time=from_now(LOOK_AGAIN))
         raise
+    except OSError:  # one of them, and not all: each by itself
+        return sum(_remove_one(path) for path in doomed)
+
+
+def _remove_one(path: str) -> int:
+    try:
+        return _remove([path])
+    except OSError as error:
+        logger.warning("A file that nobody needs could not be removed: %s", error)
+        Upload.objects.filter(path=path).update(expires_time=from_now(LOOK_AGAIN))
+        return 0
 
 
 def _remove(paths: Sequence[str]) -> int:
-    if not paths:
+    """Remove those that are doomed, whatever was thought of the others meanwhile."""
+    doomed = Upload.objects.filter(path__in=paths, doomed=True)
+    sure = list(doomed.order_by("path").values_list("path", flat=True))
+    if not sure:
         return 0
-    removed = storage.audio_files().delete_all(paths)
-    Upload.objects.filter(path__in=paths, doomed=True).delete()
+    files = storage.audio_files()
+    removed = files.delete_all(sure)
+    doomed = Upload.objects.filter(path__in=sure, doomed=True)
+    if files.takes_uploads_itself:
+        # Its address may still be good, and bring the file back: once more when it is not.
+        late = doomed.filter(removed_time=None)
+        late.update(removed_time=Now(), expires_time=from_now(ADDRESS_IS_OVER))
+        doomed = doomed.filter(expires_time__lte=Now())
+    doomed.delete()
     return removed

@@ -152,6 +152,13 @@ def switching_off(endpoint_id: UUID, reason: str) -> Iterator[None]:
         WebhookDelivery.objects.filter(endpoint_id=endpoint_id).cancel("endpoint_disabled")
 
 
+def forget(endpoint: WebhookEndpoint) -> None:
+    """Delete an endpoint with its deliveries, sent or not; it is locked first, see above."""
+    with transaction.atomic():
+        list(WebhookEndpoint.objects.select_for_update().filter(pk=endpoint.pk).values_list("pk"))
+        endpoint.delete()
+
+
 def rotate(endpoint: WebhookEndpoint) -> None:
     """Give it a new secret; the one that it had signs as well for a day, an older one no more."""
     WebhookEndpoint.objects.filter(pk=endpoint.pk).update(

@@ -147,9 +147,9 @@ def _room(scope: Any) -> int:
 
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     upload_id = scope["path"].removeprefix("/uploads/")
-    signature = query.get("signature", [""])[0]
-    if scope["method"] == "PUT" and is_signed(upload_id, signature):
-        return int(max(settings.REQUEST_MAX_BYTES, settings.RECORDING_MAX_BYTES))
+    size, signature = (query.get(name, [""])[0] for name in ("size", "signature"))
+    if scope["method"] == "PUT" and is_signed(upload_id, size, signature):
+        return int(size)
     return int(settings.REQUEST_MAX_BYTES)
 
 

@@ -106,8 +106,10 @@ class UploadViewSet(GenericViewSet[Any]):
         if announced.signed is not None:
             url, headers = announced.signed.url, announced.signed.headers
         else:
+            size = asked["sizeBytes"]
+            signature = _SIGNER.sign(f"{announced.upload_id}-{size}").partition(":")[2]
             url = request.build_absolute_uri(reverse("upload", args=[announced.upload_id]))
-            url += f"?signature={_SIGNER.sign(str(announced.upload_id)).partition(':')[2]}"
+            url += f"?size={size}&signature={signature}"
             headers = {"Content-Type": asked["contentType"]}
         name = "recordingPath" if asked["kind"] == UploadKind.RECORDING else "audioChunkPath"
         expires = datetime.now(UTC) + timedelta(seconds=uploads.URL_SECONDS)
@@ -132,13 +134,17 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
 
     @extend_schema(
         operation_id="uploads_receive",
-        parameters=[OpenApiParameter("signature", OpenApiTypes.STR, required=True)],
+        parameters=[
+            OpenApiParameter("size", OpenApiTypes.INT, required=True),
+            OpenApiParameter("signature", OpenApiTypes.STR, required=True),
+        ],
         request={"*/*": OpenApiTypes.BINARY},
         responses={204: None, **documented(400, 403, 404, 413, 507)},
     )
     def receive(self, request: Request, upload_id: UUID) -> Response:
         """The body is the file. It may be sent again until a job has taken it."""
-        if not is_signed(str(upload_id), request.GET.get("signature", "")):
+        asked = request.GET
+        if not is_signed(str(upload_id), asked.get("size", ""), asked.get("signature", "")):
             raise UploadExpired
         file = request.FILES.get("file")
         if file is None:
@@ -150,10 +156,10 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def is_signed(upload_id: str, signature: str) -> bool:
-    """Whether it is the signature of an address that we gave out lately."""
+def is_signed(upload_id: str, size: str, signature: str) -> bool:
+    """Whether it is the signature of an address that we gave out lately, for so many bytes."""
     try:
-        _SIGNER.unsign(f"{upload_id}:{signature}", max_age=uploads.URL_SECONDS)
+        _SIGNER.unsign(f"{upload_id}-{size}:{signature}", max_age=uploads.URL_SECONDS)
     except BadSignature:
         return False
     return True

@@ -12,8 +12,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from jobs.api.authentication import Beside, Caller
 from jobs.api.errors import Erased
-from jobs.erasure import pseudonym
 from jobs.models import ErasedJob, Job
+from jobs.models.pseudonym import pseudonym
 
 
 @dataclass(frozen=True)

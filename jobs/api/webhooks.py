@@ -223,7 +223,7 @@ class WebhookViewSet(WebhookView):
     @extend_schema(operation_id="webhook_delete", responses={204: None, **documented(404)})
     def destroy(self, request: Request, webhook_id: UUID) -> Response:
         """Forget the endpoint with its deliveries, sent or not."""
-        self.visible(webhook_id).delete()
+        webhooks.forget(self.visible(webhook_id))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(

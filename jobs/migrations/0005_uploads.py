@@ -49,6 +49,14 @@ class Migration(migrations.Migration):
                     models.DateTimeField(help_text="When it is removed, if no job has taken it."),
                 ),
                 (
+                    "removed_time",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="The file is gone, but its address may bring it back.",
+                        null=True,
+                    ),
+                ),
+                (
                     "doomed",
                     models.BooleanField(
                         default=False,

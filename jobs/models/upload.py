@@ -47,6 +47,9 @@ class Upload(models.Model):
     content_type = models.CharField(max_length=100, blank=True, default="")
     created_time = models.DateTimeField(db_default=Now())
     expires_time = models.DateTimeField(help_text="When it is removed, if no job has taken it.")
+    removed_time = models.DateTimeField(
+        null=True, blank=True, help_text="The file is gone, but its address may bring it back."
+    )
     doomed = models.BooleanField(
         default=False, help_text="The file is being removed: no job may take it any more."
     )

@@ -20,6 +20,7 @@ from django.db.models import Sum
 from django.db.models.functions import Now
 
 from jobs.models.job import USER_ID_LENGTH
+from jobs.models.pseudonym import pseudonym
 
 _KEY: Final = ("user_id", "day", "engine")
 _SUMS: Final = ("calls", "unpriced_calls", "seconds", "deduplicated_seconds", "price_usd")
@@ -34,6 +35,10 @@ _SUMMED: Final = {
 
 class UsageDayQuerySet(models.QuerySet["UsageDay"]):
     """Days of usage."""
+
+    def of(self, user_id: str) -> UsageDayQuerySet:
+        """A user's, also from before an erasure: nobody gets room by that."""
+        return self.filter(user_id__in=(user_id, pseudonym(user_id)))
 
     def between(self, first: date, last: date) -> UsageDayQuerySet:
         return self.filter(day__gte=first, day__lte=last)

@@ -37,6 +37,9 @@ class AudioStorage(Storage):
         """In bytes, or why a file has none."""
         return [self._size_or_error(name) for name in names]
 
+    # Whether an address that was signed takes the file again after it was deleted.
+    takes_uploads_itself = False
+
     def delete_all(self, names: Iterable[str]) -> int:
         """Delete files; how many were there, as far as the storage tells."""
         raise NotImplementedError

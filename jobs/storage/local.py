@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -37,21 +38,19 @@ class LocalAudioStorage(AudioStorage):
         self.delete_all([name])
 
     def delete_all(self, names: Iterable[str]) -> int:
-        """Folders go once they are empty, with the partial files of an interrupted upload.
+        """Folders go once they are empty, with the files' own parts of an interrupted save.
 
         Raises StorageAwayError.
         """
-        removed, root, folders = 0, _root(), set()
+        removed, root = 0, _root()
         for name in names:
             file = root / check_path(name)
             if Path(os.path.realpath(file.parent)) != file.parent:
                 continue  # a link on the way: nothing that the service stored itself
-            folders.add(file.parent)
             with suppress(FileNotFoundError):
                 file.unlink()
                 removed += 1
-        for folder in folders:
-            _remove_empty(folder)
+            _clear(file)
         if not self.is_there():
             raise StorageAwayError
         return removed
@@ -100,7 +99,10 @@ class LocalAudioStorage(AudioStorage):
     def _save(self, name: str, content: Any) -> str:
         """A partial file of an interrupted save goes when its folder is emptied."""
         path = check_path(name)
-        folder = _make_folder(path.parts[:-1])
+        try:
+            folder = _make_folder(path.parts[:-1])
+        except FileNotFoundError:  # somebody removed it just now, as it was empty
+            folder = _make_folder(path.parts[:-1])
         partial = f".{path.name}.{uuid4().hex}.part"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -156,9 +158,11 @@ def _make_folder(parts: Iterable[str]) -> int:
     return folder
 
 
-def _remove_empty(folder: Path) -> None:
-    """Delete a folder of uploads if only partial files are left in it."""
+def _clear(file: Path) -> None:
+    """Delete what an interrupted save left of a file, and the folder if it is empty then."""
+    own = re.compile(rf"\.{re.escape(file.name)}\.[0-9a-f]{{32}}\.part")
     with suppress(OSError):
-        for partial in folder.glob(".*.part"):
-            partial.unlink(missing_ok=True)
-        folder.rmdir()
+        for other in file.parent.iterdir():
+            if own.fullmatch(other.name):
+                other.unlink(missing_ok=True)
+        file.parent.rmdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mimetypes
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_SECONDS: Final = 3
-READ_SECONDS: Final = 20
+READ_SECONDS: Final = 8
+BODY_SECONDS: Final = 60  # for one read in all
+_PIECE: Final = 1 << 20
 _CONNECTIONS: Final = 64  # kept open; more are opened and closed when all threads want one
 _LOOKS_AT_ONCE: Final = 8  # for the sizes of a job's files
 _DELETED_AT_ONCE: Final = 1000  # the protocol's limit
@@ -32,6 +35,8 @@ _DEFAULT_REGION: Final = "us-east-1"  # what the vendor takes when none is named
 
 class S3AudioStorage(AudioStorage):
     """A bucket, made if it is absent; every write asks for encryption at rest."""
+
+    takes_uploads_itself = True
 
     def __init__(
         self,
@@ -81,8 +86,13 @@ class S3AudioStorage(AudioStorage):
 
     def size(self, name: str) -> int:
         key = self._key(name)
-        with _translated(name):
-            return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+        try:
+            with _translated(name):
+                return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+        except AudioNotFoundError:
+            if not self.is_there():  # which is answered alike
+                raise StorageAwayError("the bucket is not there") from None
+            raise
 
     def sizes(self, names: Sequence[str]) -> list[int | Exception]:
         """Several at once: each is a round trip. Raises StorageAwayError."""
@@ -214,9 +224,18 @@ class _Body:
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
+        """As much as is asked for, or all there is: one read may give less without an error.
+
+        Raises StorageAwayError, also when the server dribbles.
+        """
+        deadline, pieces, left = time.monotonic() + BODY_SECONDS, [], size
         with _translated(""):
-            data: bytes = self._stream.read(None if size < 0 else size)
-            return data
+            while left and (piece := self._stream.read(min(left, _PIECE) if left > 0 else _PIECE)):
+                pieces.append(piece)
+                left -= len(piece) if left > 0 else 0
+                if time.monotonic() > deadline:
+                    raise StorageAwayError("the object storage is too slow")
+        return b"".join(pieces)
 
     def close(self) -> None:
         self._stream.close()

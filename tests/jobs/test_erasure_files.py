@@ -27,7 +27,7 @@ def test_files_of_a_process_that_died_before_it_removed_them_are_found(
     with monkeypatch.context() as patch:
         patch.setattr(uploads, "sweep", lambda paths: 0)
         actions.delete(job.pk)
-    partial_file = audio_root / f"alice/uploads/{job.pk}" / ".02.wav.part"
+    partial_file = audio_root / f"alice/uploads/{job.pk}" / f".01.wav.{'0' * 32}.part"
     partial_file.write_bytes(b"half")
     assert len(files_below(audio_root)) == 3
     assert erase("alice").removed["audioFiles"] == 2

@@ -65,7 +65,7 @@ def test_a_file_that_is_gone_is_not_found(bucket: Path) -> None:
 
 
 def test_no_more_is_read_than_a_file_may_have(bucket: Path, settings: Any) -> None:
-    settings.AUDIO_MAX_BYTES = 10
+    settings.AUDIO_MAX_BYTES, settings.AUDIO_MAX_SECONDS = 10, 0
     storage.store(PATH, upload(b"x" * 100_000))
     with pytest.raises(AudioRejected):
         storage.read_audio(PATH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -98,7 +99,7 @@ def test_a_file_is_announced_sent_transcribed_and_deleted_with_its_job(
     assert alice.get(f"/transcript/{job_id}").json()["transcription"] == f"{len(SOUND)} bytes"
     assert alice.delete(f"/transcript/{job_id}").status_code == 204
     assert not exists(path)
-    assert not Upload.objects.exists()
+    assert not Upload.objects.filter(removed_time=None).exists()
 
 
 @pytest.mark.parametrize("content", [SOUND + b"x", SOUND[:-1], b""], ids=["longer", "less", "none"])
@@ -194,7 +195,7 @@ def test_what_nobody_used_is_swept_after_a_day(alice: APIClient, put: Put) -> No
     Upload.objects.filter(path__in=names).update(expires_time=from_now(-timedelta(seconds=1)))
     sweep(None)
     assert [exists(a["audioChunkPath"]) for a in (unused, used, fresh)] == [False, True, True]
-    assert Upload.objects.get().path == fresh["audioChunkPath"]
+    assert Upload.objects.get(removed_time=None).path == fresh["audioChunkPath"]
     assert wrong(submit(alice, unused["audioChunkPath"]))[1] == "audio_not_found"
 
 
@@ -218,7 +219,7 @@ def test_an_upload_that_two_jobs_name_goes_with_the_last(alice: APIClient, put: 
     assert exists(path)
     actions.delete(second)
     assert not exists(path)
-    assert not Upload.objects.exists()
+    assert not Upload.objects.filter(removed_time=None).exists()
 
 
 def test_what_a_job_has_is_not_overwritten(alice: APIClient, anybody: APIClient) -> None:
@@ -252,7 +253,42 @@ def test_while_the_storage_is_away_nothing_is_announced_and_nothing_forgotten(
     Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
     sweep(None)
     assert not exists(path)
+    assert not Upload.objects.filter(removed_time=None).exists()
+
+
+def test_a_file_that_comes_again_after_it_was_deleted_is_deleted_again(
+    alice: APIClient, put: Put, where: str
+) -> None:
+    answer = announce(alice).json()
+    path = answer["audioChunkPath"]
+    assert put(answer) < 300
+    job_id = submit(alice, path).json()["jobId"]
+    assert alice.delete(f"/transcript/{job_id}").status_code == 204
+    assert put(answer) == (200 if where == "s3" else 403)  # a bucket asks nobody
+    Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
+    sweep(None)
+    assert not exists(path)
     assert not Upload.objects.exists()
+
+
+def test_to_remove_one_file_touches_no_other_that_comes_in(
+    alice: APIClient, put: Put, audio_root: Path
+) -> None:
+    coming = audio_root / "alice" / "uploads" / "x" / f".00.wav.{'0' * 32}.part"
+    coming.parent.mkdir(parents=True)
+    coming.write_bytes(b"half")
+    answer = announce(alice).json()
+    assert put(answer) < 300
+    job_id = submit(alice, answer["audioChunkPath"]).json()["jobId"]
+    alice.delete(f"/transcript/{job_id}")
+    assert coming.exists()
+
+
+def test_files_of_a_job_that_was_stored_after_all_stay(where: str) -> None:
+    paths = uploads.store_all("alice", uuid4(), [_upload()])
+    uploads.take(paths)  # as the transaction did whose COMMIT was heard of by nobody
+    uploads.abandon(paths)
+    assert exists(paths[0])
 
 
 def _upload() -> Any:
