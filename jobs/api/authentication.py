@@ -45,7 +45,7 @@ SELECT token.digest, token.token_key, token.expiry, token.is_service, token.user
        {"".join(f", account.{name} AS account_{name}" for name in _ACCOUNT)}{{columns}}
 FROM jobs_authtoken AS token JOIN auth_user AS account ON account.id = token.user_id {{join}}
 WHERE token.digest = %s
-"""  # noqa: S608  (names of our own)  # nosec B608
+"""  # noqa: S608  (names of our own)
 
 
 class TokenAuthentication(KnoxTokenAuthentication):  # type: ignore[misc]  # knox has no types

@@ -49,7 +49,7 @@ def insert_alike(
         ]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {_quoted(model._meta.db_table)} ({names}) SELECT {differing}, "  # noqa: S608  # nosec B608
+            f"INSERT INTO {_quoted(model._meta.db_table)} ({names}) SELECT {differing}, "  # noqa: S608
             f"{', '.join(selected)} FROM (VALUES {', '.join([row] * len(rows))}) AS given",
             parameters,
         )
@@ -80,7 +80,7 @@ def update_each(
     where, conditions = compiler.compile(rows.query.where)
     key = _quoted(model._meta.pk.column)
     sql = (
-        f"UPDATE {_quoted(model._meta.db_table)} SET {', '.join(assigned)}"  # noqa: S608  # nosec B608
+        f"UPDATE {_quoted(model._meta.db_table)} SET {', '.join(assigned)}"  # noqa: S608
         f" WHERE {where} AND {key} = %s"
     )
     with connection.cursor() as cursor:
