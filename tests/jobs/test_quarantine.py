@@ -6,6 +6,7 @@ import threading
 from uuid import UUID
 
 import pytest
+from django.db import connection
 
 from asr.types import AudioRequest
 from jobs import pipeline, quarantine
@@ -52,10 +53,23 @@ def job_with(*crashes: int) -> Job:
     return job
 
 
+def start(job: Job, index: int) -> threading.Thread:
+    """Have a chunk transcribed by a thread that keeps no connection."""
+
+    def work() -> None:
+        try:
+            pipeline.transcribe(job.pk, index)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
 def test_of_two_suspects_one_waits_and_the_others_do_not(hall: Hall) -> None:
     job = job_with(2, 2, 1, 0)
-    first = threading.Thread(target=pipeline.transcribe, args=(job.pk, 0))
-    first.start()
+    first = start(job, 0)
     wait_until(lambda: hall.inside == 1)
     again = pipeline.transcribe(job.pk, 1)
     assert again is not None
@@ -63,9 +77,7 @@ def test_of_two_suspects_one_waits_and_the_others_do_not(hall: Hall) -> None:
     row = job.chunks.get(index=1)
     assert (row.status, row.attempts, row.crashes) == ("pending", 0, 2)
 
-    others = [threading.Thread(target=pipeline.transcribe, args=(job.pk, n)) for n in (2, 3)]
-    for thread in others:
-        thread.start()
+    others = [start(job, index) for index in (2, 3)]
     wait_until(lambda: hall.inside == 3)
     hall.doors.set()
     for thread in [first, *others]:

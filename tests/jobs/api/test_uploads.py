@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 from django.conf import settings as django_settings
+from django.db import transaction
 from rest_framework.test import APIClient
 
 from jobs import actions, storage, uploads
@@ -286,7 +287,8 @@ def test_to_remove_one_file_touches_no_other_that_comes_in(
 
 def test_files_of_a_job_that_was_stored_after_all_stay(where: str) -> None:
     paths = uploads.store_all("alice", uuid4(), [_upload()])
-    uploads.take(paths)  # as the transaction did whose COMMIT was heard of by nobody
+    with transaction.atomic():
+        uploads.take(paths)  # as in the one whose COMMIT was heard of by nobody
     uploads.abandon(paths)
     assert exists(paths[0])
 
