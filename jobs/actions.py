@@ -102,11 +102,9 @@ def retry(job_id: UUID, *, which: Q = ALL, by_schedule: bool = False) -> list[Ch
         if uncut.exists():  # its one chunk only said why there were none
             change.job.chunks.all().delete()
             uncut.update(cut_time=None, attempts=0, not_before=Now(), resend_time=Now())
-            chunks_again: list[Chunk] = []
         else:
-            chunks_again = chunks
-        for chunk in chunks_again:
-            _revive(change, chunk.index, by_schedule=by_schedule)
+            for chunk in chunks:
+                _revive(change, chunk.index, by_schedule=by_schedule)
         assert change.stamp is not None  # noqa: S101  (it was moved)
         after_commit(cache.write_pages_through, change.job, change.stamp)
         return chunks
