@@ -19,6 +19,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from jobs import storage
+from jobs.database import release_connection
 from jobs.models import Chunk, Recording, Upload, UploadKind, from_now
 from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
@@ -96,6 +97,7 @@ def receive(upload_id: UUID, content: UploadedAudio, *, content_type: str) -> No
     if content.size != upload.size_bytes:
         detail = f"Announced were {upload.size_bytes} bytes, and {content.size} came."
         raise UploadRefused("invalid_length", detail)
+    release_connection()  # a bucket may take its time
     storage.store(upload.path, content)
     if not Upload.objects.filter(pk=upload_id, doomed=False).exists() and not _is_named(
         upload.path
@@ -120,6 +122,7 @@ def store_all(user_id: str, job_id: UUID, files: Sequence[UploadedAudio]) -> lis
     ]
     alike = {"user_id": user_id, "created_time": Now(), "expires_time": from_now(STORING)}
     insert_alike(Upload, alike, ("id", "path"), [(new_job_id(), path) for path in paths])
+    release_connection()
     try:
         for path, file in zip(paths, files, strict=True):
             storage.store(path, file)
