@@ -28,7 +28,6 @@ from jobs import engines, liveness, storage, uploads
 from jobs.database import release_connection
 from jobs.finishing import finish_job
 from jobs.models import (
-    MESSAGE_PATIENCE,
     Chunk,
     ChunkStatus,
     EventType,
@@ -39,7 +38,6 @@ from jobs.models import (
     changing,
     from_now,
 )
-from jobs.models.bulk import insert_alike
 from jobs.storage import AudioUnavailable
 
 MAX_ATTEMPTS: Final = 4
@@ -84,7 +82,7 @@ def fail_uncut(change: JobChange, code: str, detail: str, *, recoverable: bool) 
     """Give the job one chunk that failed: the recording itself, which nobody could cut."""
     mine = Recording.objects.filter(pk=change.job.pk)
     mine.update(cut_time=Now(), lease_token=None)  # whoever is at it writes nothing
-    _insert_chunks(change.job.pk, [mine.get().audio_path], uploaded=False)
+    Chunk.objects.insert_due(change.job, [(mine.get().audio_path, False)])
     change.move_chunk(
         0,
         ChunkStatus.FAILED,
@@ -163,11 +161,11 @@ def _keep(claim: _Claim, paths: list[str]) -> bool:
     """Make the chunks, if the claim still holds; else the pieces are nobody's."""
     kept = False
     try:
-        with changing(claim.job_id):
+        with changing(claim.job_id) as change:
             mine = Recording.objects.uncut().filter(pk=claim.job_id, lease_token=claim.token)
             if mine.update(cut_time=Now(), lease_token=None, worker_id=None):
                 uploads.take(paths)
-                _insert_chunks(claim.job_id, paths, uploaded=True)
+                Chunk.objects.insert_due(change.job, [(path, True) for path in paths])
                 kept = True
     except JobGoneError:
         pass
@@ -177,18 +175,6 @@ def _keep(claim: _Claim, paths: list[str]) -> bool:
     elif not paths:
         finish_job(claim.job_id)  # there was nothing to hear in it
     return kept
-
-
-def _insert_chunks(job_id: UUID, paths: list[str], *, uploaded: bool) -> None:
-    if not paths:
-        return
-    alike = {
-        "job_id": job_id,
-        "uploaded": uploaded,
-        "not_before": Now(),
-        "resend_time": from_now(MESSAGE_PATIENCE),
-    }
-    insert_alike(Chunk, alike, ("index", "audio_path"), list(enumerate(paths)))
 
 
 def _record_error(claim: _Claim, error: AsrError) -> None:

@@ -23,7 +23,6 @@ from jobs.models import (
     CUT_PATIENCE,
     DEADLINE,
     MAX_CHUNKS,
-    MESSAGE_PATIENCE,
     Chunk,
     EventType,
     IdempotencyKey,
@@ -36,7 +35,6 @@ from jobs.models import (
     from_now,
     validate_user_id,
 )
-from jobs.models.bulk import insert_alike
 from jobs.models.job import new_job_id
 from jobs.quotas import QuotaExceeded
 from jobs.storage import UploadedAudio
@@ -359,12 +357,7 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
             resend_time=from_now(CUT_PATIENCE),
         )
     else:
-        insert_alike(
-            Chunk,
-            {"job_id": job_id, "not_before": Now(), "resend_time": from_now(MESSAGE_PATIENCE)},
-            ("index", "audio_path", "uploaded"),
-            [(index, path, path in uploaded) for index, path in enumerate(paths)],
-        )
+        Chunk.objects.insert_due(job, [(path, path in uploaded) for path in paths])
     UserJobIndex.objects.create(
         job_id=job_id, user_id=job.user_id, job_status=job.status, submitted_time=Now()
     )

@@ -24,6 +24,7 @@ from jobs import (
     pipeline,
     recordings,
     sweeper,
+    turns,
     webhook_delivery,
     webhooks,
 )
@@ -45,22 +46,28 @@ dramatiq.get_broker().declare_queue(engines.LOCAL_QUEUE)
     queue_name=engines.REMOTE_QUEUE,
     # For what hangs in spite of every other limit. It must not strike a thread that waits for the
     # database with a result in its hands: a lease at most to write it, another to finish the job.
-    time_limit=int(settings.LEASE_SECONDS * 3 * 1000),
+    # All that once more for the last turn that was lent, and a lease in which turns are lent.
+    time_limit=int(settings.LEASE_SECONDS * 7 * 1000),
 )
 def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
-    """Transcribe one chunk by that engine, if it still needs it."""
+    """Transcribe one chunk by that engine, if it still needs it; before it those that go first."""
+    own = place = (UUID(job_id), index)
+    again = None
     try:
-        again = pipeline.transcribe(UUID(job_id), index, engine)
+        for place in turns.given(*own, engine):
+            again = pipeline.transcribe(*place, engine)
+            if place != own:
+                _come_again(place, again)
     except Stopping:
-        return  # the claim was given back; the row waits for the next worker
+        # The claim was given back; the row waits for the next worker.
+        if place != own:
+            _come_again(own, attempts.Again(seconds=0.0, engine=engine))
+        return
     finally:
         release_connection()  # Dramatiq talks to Redis next, which may take its time
-    if again is None:
-        return
-    if again.counted and again.engine == engine:  # this very message, by the same engine
-        raise dramatiq.Retry(delay=int(again.seconds * 1000))
-    if again.needs_message:  # a new one: waiting uses up none of the retries
-        _send_again(UUID(job_id), index, again)
+    if again is not None and again.counted and again.engine == engine:
+        raise dramatiq.Retry(delay=int(again.seconds * 1000))  # this very message
+    _come_again(own, again)
 
 
 @dramatiq.actor(queue_name=engines.LOCAL_QUEUE, time_limit=int(recordings.CUT_SECONDS * 3 * 1000))
@@ -231,6 +238,13 @@ def broker_errors() -> Iterator[None]:
 def _message(job_id: UUID, index: int, engine: str) -> dramatiq.Message[None]:
     message = transcribe_chunk.message(str(job_id), index, engine)
     return message.copy(queue_name=engines.queue_of(engine))
+
+
+def _come_again(place: turns.Place, again: attempts.Again | None) -> None:
+    """A new message: waiting uses up none of the retries. Long waits are the sweeper's."""
+    release_connection()
+    if again is not None and again.needs_message:
+        _send_again(*place, again)
 
 
 def _send_again(job_id: UUID, index: int, again: attempts.Again) -> None:

@@ -56,6 +56,8 @@ def make_job(chunks: int = 1, *, user_id: str = "alice", **columns: Any) -> Job:
         Chunk(
             job=job,
             index=index,
+            user_id=user_id,
+            asked_engine=job.engine,
             audio_path=f"{user_id}/{index:02d}.wav",
             not_before=Now(),
             resend_time=from_now(timedelta(seconds=60)),

@@ -35,6 +35,7 @@ from jobs.models.upload import Upload, UploadKind
 from jobs.models.usage_day import UsageDay, count_deduplicated
 from jobs.models.user_index import UserIndexStamp, UserJobIndex
 from jobs.models.user_limits import UserLimits
+from jobs.models.waiting import users_waiting
 from jobs.models.webhook import (
     MAX_WEBHOOKS,
     DeliveryStatus,
@@ -99,5 +100,6 @@ __all__ = [
     "from_now",
     "iso_time",
     "start_chunks",
+    "users_waiting",
     "validate_user_id",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -10,7 +10,9 @@ from django.db import models
 from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q
 from django.db.models.functions import Now
 
-from jobs.models.job import Job
+from jobs.models.bulk import insert_alike
+from jobs.models.clock import from_now
+from jobs.models.job import USER_ID_LENGTH, Job
 from jobs.models.states import ChunkStatus, JobStatus
 from jobs.models.worker import WorkerProcess
 
@@ -35,6 +37,19 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
     def without_words(self) -> ChunkQuerySet:
         """All columns but the large one; it is read only to stitch."""
         return self.defer("segments")
+
+    def insert_due(self, job: Job, files: Sequence[tuple[str, bool]]) -> None:
+        """A job's chunks, due at once: in order, of each the path and whether we stored it."""
+        alike = {
+            "job_id": job.pk,
+            "user_id": job.user_id,
+            "asked_engine": job.engine,
+            "not_before": Now(),
+            "resend_time": from_now(MESSAGE_PATIENCE),
+        }
+        rows = [(index, *file) for index, file in enumerate(files)]
+        if rows:
+            insert_alike(Chunk, alike, ("index", "audio_path", "uploaded"), rows)
 
     def pending(self) -> ChunkQuerySet:
         return self.filter(status=ChunkStatus.PENDING)
@@ -102,6 +117,10 @@ class Chunk(models.Model):
         default=False, help_text="The service stored the file itself and deletes it with the job."
     )
     status = models.CharField(max_length=16, choices=ChunkStatus, default=ChunkStatus.PENDING)
+    # The job's, for fair turns. Empty in rows of a process that does not know the columns yet:
+    # these come to their turn by their own messages.
+    user_id = models.CharField(max_length=USER_ID_LENGTH, blank=True, default="", db_default="")
+    asked_engine = models.CharField(max_length=40, blank=True, default="", db_default="")
 
     attempts = models.PositiveSmallIntegerField(default=0)
     errors = models.PositiveSmallIntegerField(
@@ -193,6 +212,11 @@ class Chunk(models.Model):
                 fields=["not_before"],
                 condition=Q(status=ChunkStatus.PENDING),
                 name="chunk_sweep_due",
+            ),
+            models.Index(
+                fields=["asked_engine", "user_id", "not_before"],
+                condition=Q(status=ChunkStatus.PENDING),
+                name="chunk_turns_waiting",
             ),
             models.Index(
                 fields=["lease_expires_time"],
