@@ -85,6 +85,7 @@ class UploadViewSet(GenericViewSet[Any]):
 
     @extend_schema(
         operation_id="uploads_create",
+        request={"application/json": UploadSerializer},
         responses={201: AnnouncedSerializer, **documented(400, 403)},
     )
     def create(self, request: Request) -> Response:

@@ -184,7 +184,7 @@ class WebhookViewSet(WebhookView):
 
     @extend_schema(
         operation_id="webhook_create",
-        request=NewWebhookSerializer,
+        request={"application/json": NewWebhookSerializer},
         responses={201: WebhookWithSecretSerializer, **documented(400, 403, 409, 415)},
     )
     def create(self, request: Request) -> Response:
@@ -208,7 +208,7 @@ class WebhookViewSet(WebhookView):
 
     @extend_schema(
         operation_id="webhook_change",
-        request=WebhookChangeSerializer,
+        request={"application/json": WebhookChangeSerializer},
         responses={200: WebhookWithSecretSerializer, **documented(400, 404, 415)},
     )
     def partial_update(self, request: Request, webhook_id: UUID) -> Response:

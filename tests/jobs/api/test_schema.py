@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import pytest
@@ -127,6 +128,7 @@ def test_the_pages_reference_no_other_host(anybody: APIClient, address: str) -> 
         assert finders.find(file.removeprefix("/static/")) is not None, file
 
 
+@cache
 def contract() -> schemathesis.BaseSchema:
     load_all_checks()
     return schemathesis.openapi.from_asgi("/schema", application)
