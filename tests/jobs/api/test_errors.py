@@ -9,7 +9,7 @@ import re
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -19,6 +19,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
+from django.db.backends.signals import connection_created
 from django.db.utils import InterfaceError, OperationalError
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
@@ -686,29 +687,45 @@ def test_a_body_that_finds_no_room_is_507_before_anything_reads_it(
 @pytest.fixture
 def database_is_full(transactional_db: None) -> Iterator[None]:
     """SQLite may not grow and is filled up; PostgreSQL says of each new job what it says then."""
+    if connection.vendor == "sqlite":
+        yield from _sqlite_is_full()
+        return
     with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute("CREATE TABLE filler (data BLOB)")
-            (pages,) = cursor.execute("PRAGMA page_count").fetchone()
-            cursor.execute(f"PRAGMA max_page_count = {pages}")
-            with suppress(OperationalError):
-                while True:
-                    cursor.execute("INSERT INTO filler VALUES (zeroblob(100))")
-        else:
-            cursor.execute(
-                "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
-                "EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$"
-            )
-            cursor.execute(
-                "CREATE TRIGGER no_room BEFORE INSERT ON jobs_job EXECUTE FUNCTION no_room()"
-            )
+        cursor.execute(
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
+            "EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER no_room BEFORE INSERT ON jobs_job EXECUTE FUNCTION no_room()"
+        )
     yield
     with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute("PRAGMA max_page_count = 1073741823")
-            cursor.execute("DROP TABLE filler")
-        else:
-            cursor.execute("DROP FUNCTION no_room CASCADE")
+        cursor.execute("DROP FUNCTION no_room CASCADE")
+
+
+def _sqlite_is_full() -> Iterator[None]:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE filler (data BLOB)")
+        (pages,) = cursor.execute("PRAGMA page_count").fetchone()
+
+    def no_more_pages(connection: Any, **kwargs: Any) -> None:
+        connection.connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    no_more_pages(connection)
+    connection_created.connect(no_more_pages)  # each connection has to be told
+    with pytest.raises(OperationalError, match="is full"):
+        _insert_forever()
+    yield
+    connection_created.disconnect(no_more_pages)
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE filler")
+
+
+def _insert_forever() -> None:
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("INSERT INTO filler VALUES (zeroblob(100))")
 
 
 @pytest.mark.django_db(transaction=True)
