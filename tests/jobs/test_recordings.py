@@ -26,9 +26,9 @@ pytestmark = [
 ]
 
 
-def put_recording(seconds: float, encoding: str = "flac") -> str:
+def put_recording(seconds: float) -> str:
     sound, _ = speech(seconds)
-    return factories.put_audio("alice/long", encode(sound, encoding))
+    return factories.put_audio("alice/long", encode(sound, "flac"))
 
 
 def submit(client: APIClient, path: str = "alice/long", **fields: Any) -> Any:
@@ -58,7 +58,7 @@ def job(alice: APIClient, short_pieces: None, script: ScriptedEngine) -> Job:
 def test_40_minutes_of_speech_are_one_transcript_with_times_right_to_50_ms(
     alice: APIClient, worker: WorkerInTest, script: ScriptedEngine
 ) -> None:
-    put_recording(2400, "mp3")
+    put_recording(2400)
     script.otherwise = lambda request: factories.recognition("word")
     worker.start()
     job_id = submit(alice).json()["jobId"]
