@@ -138,6 +138,9 @@ def take(paths: Sequence[str]) -> set[str]:
     Raises:
         UploadDoomedError: one is being removed just now.
     """
+    paths = [path for path in paths if storage.is_upload_path(path)]
+    if not paths:
+        return set()
     rows = Upload.objects.select_for_update().filter(path__in=paths).order_by("pk")
     new = dict(rows.values_list("path", "doomed"))
     for path, doomed in new.items():

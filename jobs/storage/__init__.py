@@ -131,6 +131,11 @@ def upload_path(user_id: str, *parts: str | UUID, name: str) -> str:
     return str(PurePosixPath(user_id, UPLOADS, *map(str, parts))) + suffix
 
 
+def is_upload_path(path: str) -> bool:
+    """Whether a checked path lies where `upload_path` puts files."""
+    return PurePosixPath(path).parts[1:2] == (UPLOADS,)
+
+
 def store(path: str, content: UploadedAudio) -> None:
     """Keep a file. It appears under its name only when it is whole.
 
