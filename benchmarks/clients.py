@@ -38,18 +38,17 @@ class Client:
         body = await self.ask("submit", "POST", "/transcribe", status=202, json=asked)
         return str(json.loads(body)["jobId"])
 
-    async def read(self, job_id: str) -> dict[str, Any]:
-        """`GET /transcript/{jobId}`."""
-        body = await self.ask("read", "GET", f"/transcript/{job_id}", status=200)
+    async def read(self, job_id: str, *, wait: int = 0) -> dict[str, Any]:
+        """`GET /transcript/{jobId}`, which may wait for the job's end for so many seconds."""
+        query = f"?wait={wait}" if wait else ""
+        body = await self.ask("read", "GET", f"/transcript/{job_id}{query}", status=200)
         return dict(json.loads(body))
 
-    async def wait(self, job_id: str, every: float) -> dict[str, Any]:
-        """Look again and again until the job has ended."""
-        while True:
-            result = await self.read(job_id)
-            if result["jobStatus"] != "in_progress":
-                return result
-            await asyncio.sleep(every)
+    async def wait(self, job_id: str) -> dict[str, Any]:
+        """Its result, when the job has ended."""
+        while (result := await self.read(job_id, wait=30))["jobStatus"] == "in_progress":
+            pass
+        return result
 
 
 @asynccontextmanager

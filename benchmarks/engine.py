@@ -38,7 +38,7 @@ async def _transcribe(world: World, paths: list[str], user: str) -> float:
             await client.submit(paths[first : first + CHUNKS_PER_JOB], user)
             for first in range(0, len(paths), CHUNKS_PER_JOB)
         ]
-        for result in await asyncio.gather(*(client.wait(job_id, 0.2) for job_id in jobs)):
+        for result in await asyncio.gather(*(client.wait(job_id) for job_id in jobs)):
             if result["jobStatus"] != "completed":
                 raise RuntimeError(f"a job ended as {result['jobStatus']}")
         return time.monotonic() - began

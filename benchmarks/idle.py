@@ -42,5 +42,5 @@ async def _submit_now_and_then(world: World, count: int) -> None:
     async with signed_in(world) as client:
         for number in range(count):
             paths = sounds.put(world.audio_root, "first", 6, first=6 * number)
-            await client.wait(await client.submit(paths, "first"), 0.1)
+            await client.wait(await client.submit(paths, "first"))
             await asyncio.sleep(0.1)

@@ -40,7 +40,7 @@ async def _prepare(world: World) -> str:
     async with signed_in(world) as client:
         paths = sounds.put(world.audio_root, "reader", 6)
         job_id = await client.submit(paths, "reader")
-        await client.wait(job_id, 0.1)
+        await client.wait(job_id)
     world.execute("UPDATE jobs_transcript SET text = repeat('wonderful ', %s)", WORDS)
     world.execute("UPDATE jobs_job SET sequence = sequence + 1")  # another version for the cache
     return job_id

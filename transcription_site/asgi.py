@@ -42,9 +42,12 @@ class Application(ASGIHandler):
     """
 
     def __init__(self) -> None:
+        from jobs.waits import Waits  # noqa: PLC0415  (the apps are loaded by now)
+
         super().__init__()
         self._threads = ThreadPoolExecutor(WEB_THREADS, thread_name_prefix="request")
         self._sign_of_life = ThreadPoolExecutor(1, thread_name_prefix="healthz")
+        self._waits = Waits()
 
     def load_middleware(self, is_async: bool = False) -> None:
         """All of it synchronous, as the views are."""
@@ -58,6 +61,10 @@ class Application(ASGIHandler):
         await self.handle(scope, incoming, partial(incoming.answer, send))
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """The answer, which may wait for a job to end."""
+        return await self._waits.answer(request, self._in_a_thread)
+
+    async def _in_a_thread(self, request: HttpRequest) -> HttpResponseBase:
         """The whole of the middleware and the view, in one of the threads."""
         answer = partial(copy_context().run, self._answer, request)
         # Whether the process serves is answered also while all threads wait for a database.

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.utils import html
 
 from jobs.models import URL_LENGTH, ChunkStatus, JobStatus, validate_user_id
+from jobs.waits import MAX_WAIT_SECONDS
 
 
 def _shown(name: str) -> str:
@@ -172,6 +173,12 @@ class TranscriptResultSerializer(serializers.Serializer[Any]):
     durationSeconds = serializers.FloatField(allow_null=True)  # noqa: N815
     transcription = serializers.CharField(allow_null=True)
     gaps = GapSerializer(many=True)
+
+
+class RetrieveSerializer(serializers.Serializer[Any]):
+    """How GET /transcript/{jobId} is asked."""
+
+    wait = serializers.IntegerField(min_value=0, max_value=MAX_WAIT_SECONDS)
 
 
 class SearchSerializer(serializers.Serializer[Any]):

@@ -23,7 +23,10 @@ class RateLimit(BaseThrottle):
         if rate is None or not request.user.is_authenticated or Caller.of(request).is_service:
             return True
         limit, seconds = rate
-        self._allowance = take(_name(request), limit, seconds)
+        http: Any = request._request
+        # A view that waited for a job is called twice for one call.
+        self._allowance = getattr(http, "allowance", None) or take(_name(request), limit, seconds)
+        http.allowance = self._allowance
         if self._allowance is None:
             return True
         # The view puts these on its answer, whatever becomes of the call.

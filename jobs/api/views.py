@@ -31,6 +31,7 @@ from jobs.api.errors import AnotherUser, Conflict, Erased, documented, from_refu
 from jobs.api.pagination import CachedFirstPage, NewestFirst
 from jobs.api.serializers import (
     AcceptedSerializer,
+    RetrieveSerializer,
     SearchSerializer,
     SubmissionSerializer,
     TranscriptResultSerializer,
@@ -45,6 +46,7 @@ from jobs.models import (
 )
 from jobs.results import load_results
 from jobs.submission import Accepted, Submission, SubmissionRefused, submit
+from jobs.waits import MAX_WAIT_SECONDS, AskAgain, may_wait
 
 
 class SchemaView(SpectacularAPIView):
@@ -115,6 +117,14 @@ def _submission(asked: Mapping[str, Any], caller: Caller) -> Submission:
     )
 
 
+def _seconds_to_wait(request: Request) -> int:
+    if "wait" not in request.GET:  # a serializer costs as much as the rest of a cached answer
+        return 0
+    query = RetrieveSerializer(data=request.GET)
+    query.is_valid(raise_exception=True)
+    return int(query.validated_data["wait"])
+
+
 def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -155,11 +165,21 @@ class TranscriptViewSet(JobViewSet):
 
     @extend_schema(
         operation_id="transcript_retrieve",
-        responses={200: TranscriptResultSerializer, **documented(404, 410)},
+        parameters=[
+            OpenApiParameter(
+                "wait",
+                {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
+                description="Answer as soon as the job ends, or after so many seconds.",
+            )
+        ],
+        responses={200: TranscriptResultSerializer, **documented(400, 404, 410)},
     )
     def retrieve(self, request: Request, job_id: UUID) -> HttpResponseBase:
         """The job with its chunks, and its transcript once it has ended."""
         stamp = self.visible(job_id)
+        seconds = _seconds_to_wait(request)
+        if seconds and stamp.status == JobStatus.IN_PROGRESS and may_wait(request._request):
+            return AskAgain(job_id, seconds)
         wants_json = cast("Any", request).accepted_media_type == "application/json"
         if stamp.status != JobStatus.IN_PROGRESS and wants_json:
             # 10,000 words are 100 kB: they are not taken apart to be put together again.

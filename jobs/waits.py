@@ -1,0 +1,140 @@
+"""Waiting for jobs to end: however many wait in a process, one statement looks for them all.
+
+Who waits holds neither a thread nor a connection of the database. Nothing has to be told: an end
+that was not heard of is seen by the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, cast
+from uuid import UUID
+
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from jobs.database import release_connection
+from jobs.models import Job
+
+MAX_WAIT_SECONDS: Final = 30
+LOOK_SECONDS: Final = 0.1
+AWAY_SECONDS: Final = 2.0  # until a database that failed is asked again
+
+logger = logging.getLogger(__name__)
+
+
+class AskAgain(HttpResponse):
+    """A view's word to the server: wait for the end of this job, and call me once more."""
+
+    def __init__(self, job_id: UUID, seconds: float) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self.seconds = seconds
+
+
+def may_wait(request: HttpRequest) -> bool:
+    """Whether `AskAgain` would be understood, as it is the first time that a view is called."""
+    return bool(getattr(request, "may_wait", False))
+
+
+class Waits:
+    """All who wait in one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        # Its own: all threads for requests may be waiting for something themselves.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="waits")
+        self._closed = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    async def answer(
+        self,
+        request: HttpRequest,
+        respond: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
+    ) -> HttpResponseBase:
+        """What the view says; where it would wait for a job, what it says after that."""
+        cast("Any", request).may_wait = True
+        response = await respond(request)
+        if isinstance(response, AskAgain):
+            await self.until_ended(response.job_id, response.seconds)
+            cast("Any", request).may_wait = False
+            response = await respond(request)
+        return response
+
+    async def until_ended(self, job_id: UUID, seconds: float) -> None:
+        """Return when the job is not in progress any more, or after so many seconds."""
+        if self._closed:
+            return
+        ended = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, set()).add(ended)
+        if self._looking is None or self._looking.done():
+            self._end_with_the_process()
+            self._looking = asyncio.create_task(self._look())
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ended
+        finally:
+            others = self._waiting.get(job_id, set())
+            others.discard(ended)
+            if not others:
+                self._waiting.pop(job_id, None)
+
+    def close(self) -> None:
+        """Let all go, and nobody wait any more."""
+        self._closed = True
+        self._wake(list(self._waiting))
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = LOOK_SECONDS
+        while self._waiting:
+            await asyncio.sleep(pause)
+            asked = list(self._waiting)
+            try:
+                running = await loop.run_in_executor(self._thread, _in_progress, asked)
+            except DatabaseError as error:
+                logger.warning("Nobody who waits for a job hears of its end: %s", error)
+                pause = AWAY_SECONDS
+                continue
+            pause = LOOK_SECONDS
+            self._wake(job_id for job_id in asked if job_id not in running)
+
+    def _wake(self, job_ids: Iterable[UUID]) -> None:
+        for job_id in job_ids:
+            for ended in self._waiting.get(job_id, ()):
+                if not ended.done():
+                    ended.set_result(None)
+
+    def _end_with_the_process(self) -> None:
+        """The server stops when all are answered: those who wait are, once it is told to stop."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+        if not callable(before) or getattr(before, "ends_waits", False):
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self.close)
+            before(number, frame)
+
+        stop.ends_waits = True  # type: ignore[attr-defined]
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _in_progress(job_ids: Collection[UUID]) -> set[UUID]:
+    try:
+        return set(Job.objects.in_progress().filter(pk__in=job_ids).values_list("pk", flat=True))
+    finally:
+        release_connection()
