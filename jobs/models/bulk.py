@@ -68,38 +68,43 @@ def update_each(
         alike: values or expressions that all rows share, by attribute.
         columns: the attributes that differ, in the order of the values.
     """
+    if not values:
+        return 0
     model = rows.model
     fields = {field.attname: field for field in model._meta.concrete_fields}
     compiler = rows.query.get_compiler(connection=connection)
-    assigned, shared = [], []
+    assigned, parameters = [], []
     for name, value in alike.items():
-        sql, parameters = _compiled(model, fields[name], value)
+        sql, shared = _compiled(model, fields[name], value)
         assigned.append(f"{_quoted(fields[name].column)} = {sql}")
-        shared += parameters
-    assigned += [f"{_quoted(fields[name].column)} = %s" for name in columns]
+        parameters += shared
+    assigned += [
+        f"{_quoted(fields[name].column)} = {_given(number, fields[name])}"
+        for number, name in enumerate(columns, start=2)
+    ]
+    for pk, own in values.items():
+        parameters.append(pk)
+        parameters += [
+            fields[name].get_db_prep_save(value, connection)
+            for name, value in zip(columns, own, strict=True)
+        ]
     where, conditions = compiler.compile(rows.query.where)
-    key = _quoted(model._meta.pk.column)
-    sql = (
-        f"UPDATE {_quoted(model._meta.db_table)} SET {', '.join(assigned)}"  # noqa: S608
-        f" WHERE {where} AND {key} = %s"
-    )
+    table, key = _quoted(model._meta.db_table), _quoted(model._meta.pk.column)
+    row = f"({', '.join(['%s'] * (len(columns) + 1))})"
     with connection.cursor() as cursor:
-        cursor.executemany(
-            sql,
-            [
-                [
-                    *shared,
-                    *(
-                        fields[name].get_db_prep_save(value, connection)
-                        for name, value in zip(columns, own, strict=True)
-                    ),
-                    *conditions,
-                    pk,
-                ]
-                for pk, own in values.items()
-            ],
+        cursor.execute(
+            f"UPDATE {table} SET {', '.join(assigned)} FROM "  # noqa: S608
+            f"(SELECT * FROM (VALUES {', '.join([row] * len(values))}) AS listed) AS given"
+            f" WHERE {where} AND {table}.{key} = given.column1",
+            [*parameters, *conditions],
         )
         return int(cursor.rowcount)
+
+
+def _given(number: int, field: models.Field[Any, Any]) -> str:
+    """A value of the list. PostgreSQL takes a column of plain literals for text."""
+    value = f"given.column{number}"
+    return f"{value}::{field.db_type(connection)}" if connection.vendor == "postgresql" else value
 
 
 def _compiled(
