@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -25,6 +25,8 @@ from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from servestatic import ServeStaticASGI
+
+from jobs.api.encodings import BrokenEncodingError, unpacking
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 
@@ -57,7 +59,13 @@ class Application(ASGIHandler):
         """Without a thread of its own for each request."""
         if scope["type"] != "http":
             raise ValueError(f"only HTTP is spoken here, not {scope['type']}")
-        incoming = IncomingBody(receive, _room(scope))
+        room, encoding = _room(scope), _encoding(scope)
+        if encoding:
+            incoming: IncomingBody = PackedBody(receive, room, encoding)
+            unsaid = {b"content-encoding", b"content-length"}  # what Django reads is unpacked
+            scope = {**scope, "headers": [h for h in scope["headers"] if h[0] not in unsaid]}
+        else:
+            incoming = IncomingBody(receive, room)
         await self.handle(scope, incoming, partial(incoming.answer, send))
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -122,6 +130,9 @@ class IncomingBody:
             RequestDataTooBig: it is more than there may be.
             SuspiciousOperation: nothing came for long.
         """
+        return await self._arriving()
+
+    async def _arriving(self) -> Any:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 message = await self._receive()
@@ -139,13 +150,56 @@ class IncomingBody:
         self._room = settings.REQUEST_MAX_BYTES
         with suppress(SuspiciousOperation):
             while self._more and not self._silent:
-                await self.part()
+                await self._arriving()
 
     async def answer(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
         """Send an answer's part; a connection on which there is more to come is not used again."""
         if self._more and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await send(message)
+
+
+class PackedBody(IncomingBody):
+    """One with a Content-Encoding, whose parts are unpacked: never more than a piece is held.
+
+    What it unpacks to is bounded as if it came so; what comes in as well, for there are streams
+    without an end that hold nothing.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]], room: int, encoding: str) -> None:
+        super().__init__(receive, room + room // 64 + 1024)  # gzip adds less to what is random
+        self._unpacked_room = room
+        self._packed = unpacking(encoding)
+        self._pieces: Iterator[bytes] = iter(())
+
+    async def part(self) -> Any:
+        """The next part, unpacked.
+
+        Raises:
+            RequestDataTooBig, SuspiciousOperation: see `IncomingBody.part`.
+            BrokenEncodingError, UnknownEncodingError: it cannot be unpacked.
+        """
+        while (piece := next(self._pieces, None)) is None:
+            if not self._more:
+                if not self._packed.is_whole:
+                    raise BrokenEncodingError("the body ends too early")
+                return {"type": "http.request", "body": b"", "more_body": False}
+            message = await self._arriving()
+            if message["type"] == "http.disconnect":
+                return message
+            self._pieces = self._packed.pieces(message.get("body", b""))
+        self._unpacked_room -= len(piece)
+        if self._unpacked_room < 0:
+            raise RequestDataTooBig("the body unpacks to more than any may be")
+        await asyncio.sleep(0)  # others are answered between two pieces
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+
+def _encoding(scope: Any) -> str:
+    """What the body is packed with; empty where it comes as it is."""
+    given = [value for name, value in scope["headers"] if name == b"content-encoding"]
+    encoding = b",".join(given).decode("latin-1").strip().lower()
+    return "" if encoding == "identity" else encoding
 
 
 def _room(scope: Any) -> int:

@@ -22,6 +22,7 @@ from rest_framework.exceptions import (
     ValidationError,
 )
 
+from jobs.api.encodings import BrokenEncodingError, UnknownEncodingError
 from jobs.storage import StorageAwayError, is_out_of_room
 from jobs.submission import Refusal, SubmissionRefused
 
@@ -131,6 +132,20 @@ class TooLarge(APIException):
     default_detail = "The request is too large."
 
 
+class BrokenBody(ParseError):
+    """The body cannot be unpacked."""
+
+    default_detail = "The body is not what its Content-Encoding says, or not all of it."
+
+
+class UnknownEncoding(APIException):
+    """The body is packed in a way that is not known here."""
+
+    status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
+    default_code = "unsupported_media_type"
+    default_detail = "A body comes as it is, or with Content-Encoding: gzip."
+
+
 class Refused(APIException):
     """A submission that is refused for another reason than its own form."""
 
@@ -182,18 +197,28 @@ class ExceptionHandler(handler.ExceptionHandler):
                 return ValidationError(
                     {"audioChunks": [ErrorDetail("Too many files.", "audio_chunk_count")]}
                 )
-            case RequestDataTooBig():
-                return TooLarge()
+            case SuspiciousOperation() if (kind := _of_body(exc)) is not None:
+                return kind()
             case SuspiciousOperation():
                 return ParseError("The request is malformed.")
         converted: Exception = super().convert_known_exceptions(exc)
         return converted
 
 
+def _of_body(exception: Exception) -> type[APIException] | None:
+    """What is wrong with a body that was not kept; None when it is something else."""
+    kinds: dict[type[Exception], type[APIException]] = {
+        RequestDataTooBig: TooLarge,
+        BrokenEncodingError: BrokenBody,
+        UnknownEncodingError: UnknownEncoding,
+    }
+    return kinds.get(type(exception))
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
     """For `handler400`."""
-    if isinstance(exception, RequestDataTooBig):
-        return _answer_as(TooLarge)
+    if (kind := _of_body(exception)) is not None:
+        return _answer_as(kind)
     return _answer(400, "client_error", "bad_request", "The request is malformed.")
 
 

@@ -140,7 +140,7 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
             OpenApiParameter("signature", OpenApiTypes.STR, required=True),
         ],
         request={"*/*": OpenApiTypes.BINARY},
-        responses={204: None, **documented(400, 403, 404, 413, 507)},
+        responses={204: None, **documented(400, 403, 404, 413, 415, 507)},
     )
     def receive(self, request: Request, upload_id: UUID) -> Response:
         """The body is the file. It may be sent again until a job has taken it."""
