@@ -65,8 +65,9 @@ def refuse_if_used_up(user_id: str, *, costs: bool) -> None:
 def take_place(user_id: str) -> None:
     """See that there is room for one more job in flight; in the transaction that stores it.
 
-    The stamp of the user's index is the lock, taken first: another submission of the user waits
-    here until this one is stored, and then counts it.
+    The stamp of the user's index is the lock, taken before they are counted: another submission of
+    the user waits here until this one is stored. After `uploads.take`, as whoever deletes jobs
+    has the locks in that order.
 
     Raises:
         QuotaExceeded: there is none.

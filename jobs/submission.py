@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from uuid import UUID
 
 from django.conf import settings
@@ -78,6 +79,18 @@ class Submission:
     def field(self) -> str:
         return "audioChunks" if self.uploads else "audioChunkPaths"
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The paths that the caller names."""
+        return (self.recording_path,) if self.recording_path else self.audio_paths
+
+    @property
+    def fields(self) -> list[str]:
+        """Each file's field."""
+        if self.recording_path:
+            return ["recordingPath"]
+        return [f"{self.field}.{position}" for position in range(len(self.uploads or self.named))]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
@@ -98,22 +111,25 @@ def submit(submission: Submission, *, caller: str, idempotency_key: str | None =
         OSError: an upload could not be stored, and so nothing was.
     """
     if idempotency_key is None:
-        check(submission)
-        return Accepted(job_id=_store(submission, None), created=True)
+        known = check(submission)
+        return Accepted(job_id=_store(submission, known, None), created=True)
     # Before the checks: what is repeated was accepted once, whatever became of its files since.
     reservation = _reserve(caller, idempotency_key, _fingerprint(submission))
     if reservation.job_id is not None:
         return Accepted(job_id=reservation.job_id, created=False)
     try:
-        check(submission)
-        return Accepted(job_id=_store(submission, reservation), created=True)
+        known = check(submission)
+        return Accepted(job_id=_store(submission, known, reservation), created=True)
     except BaseException:
         IdempotencyKey.objects.filter(pk=reservation.pk, job_id__isnull=True).delete()
         raise
 
 
-def check(submission: Submission) -> None:
+def check(submission: Submission) -> set[str]:
     """Everything that can be known before the job is stored.
+
+    Returns:
+        Which of the named files are uploads: those must be there still when the job is stored.
 
     Raises:
         SubmissionRefused: with every reason that was found.
@@ -123,24 +139,11 @@ def check(submission: Submission) -> None:
     most = min(settings.AUDIO_MAX_BYTES, _checked_engine(submission).max_bytes or float("inf"))
     if submission.recording_path:
         most = settings.RECORDING_MAX_BYTES
-    named = _named(submission)
-    if submission.uploads:
-        attrs = [f"audioChunks.{position}" for position in range(len(submission.uploads))]
-        sizes: list[int | Exception] = [upload.size or 0 for upload in submission.uploads]
-    else:
-        _check_folders(submission)
-        attrs = [attr for attr, _ in named]
-        sizes = storage.sizes_of([path for _, path in named])
-    refusals = [
-        refusal
-        for attr, size in zip(attrs, sizes, strict=True)
-        if (refusal := _judge(size, attr, most)) is not None
-    ]
-    if refusals:
-        raise SubmissionRefused(*refusals)
+    known = _check_files(submission, most)
     _check_webhook(submission)
     with _quota_refusals():
         quotas.refuse_if_used_up(submission.user_id, costs=engines.costs(engine_of(submission)))
+    return known
 
 
 @contextmanager
@@ -174,9 +177,7 @@ def _check_user(user_id: str) -> None:
     try:
         validate_user_id(user_id)
     except ValidationError as error:
-        raise SubmissionRefused(
-            Refusal(code="invalid_user_id", detail=error.messages[0], attr="userId")
-        ) from None
+        raise _refused("invalid_user_id", error.messages[0], "userId") from None
 
 
 def _check_count(submission: Submission) -> None:
@@ -189,22 +190,33 @@ def _check_count(submission: Submission) -> None:
             detail += " Send audioChunkPaths, or files as audioChunks in a multipart form."
         if submission.recording_path:
             detail = "A job has either audio files or one recording."
-        raise SubmissionRefused(
-            Refusal(code="audio_chunk_count", detail=detail, attr=submission.field)
-        )
+        raise _refused("audio_chunk_count", detail, submission.field)
 
 
-def _named(submission: Submission) -> list[tuple[str, str]]:
-    """The paths that the caller names, each with its field."""
-    if submission.recording_path:
-        return [("recordingPath", submission.recording_path)]
-    return [(f"audioChunkPaths.{n}", path) for n, path in enumerate(submission.audio_paths)]
+def _paths(submission: Submission) -> list[str]:
+    """The paths that the caller names, each in its one spelling, as rows have it."""
+    return [str(storage.check_path(path)) for path in submission.named]
+
+
+def _check_files(submission: Submission, most: float) -> set[str]:
+    """That each is there and has 1 to `most` bytes; which of the named ones are uploads."""
+    known: set[str] = set()
+    if submission.uploads:
+        sizes: list[int | Exception] = [upload.size or 0 for upload in submission.uploads]
+    else:
+        _check_folders(submission)
+        known = uploads.known(_paths(submission))
+        sizes = storage.sizes_of(submission.named)
+    judged = map(_judge, sizes, submission.fields, repeat(most))
+    if refusals := [refusal for refusal in judged if refusal is not None]:
+        raise SubmissionRefused(*refusals)
+    return known
 
 
 def _check_folders(submission: Submission) -> None:
     """Words first, then whose folder it is: what lies there is told to nobody else."""
     malformed = []
-    for attr, path in _named(submission):
+    for attr, path in zip(submission.fields, submission.named, strict=True):
         try:
             parts = storage.check_path(path).parts
         except storage.InvalidPathError:
@@ -225,6 +237,10 @@ def _invalid_path(attr: str) -> Refusal:
     # The same words in every case: they must not tell whether the target exists.
     detail = "Not a path to a regular file inside the audio root."
     return Refusal(code="invalid_path", detail=detail, attr=attr)
+
+
+def _refused(code: str, detail: str, attr: str) -> SubmissionRefused:
+    return SubmissionRefused(Refusal(code=code, detail=detail, attr=attr))
 
 
 def _audio_not_found(attr: str) -> Refusal:
@@ -253,9 +269,7 @@ def _checked_engine(submission: Submission) -> Capabilities:
         known = ", ".join(engines.configured())
         why = f"is not configured here ({error.detail})"
         detail = f"The engine {name!r} {why}; there is: {known}."
-        raise SubmissionRefused(
-            Refusal(code="unsupported_option", detail=detail, attr="engine")
-        ) from None
+        raise _refused("unsupported_option", detail, "engine") from None
     refused = engine.refusal(
         language=submission.language,
         vocabulary=submission.vocabulary,
@@ -270,14 +284,11 @@ def _checked_engine(submission: Submission) -> Capabilities:
 
 def _fingerprint(submission: Submission) -> str:
     """SHA-256 of everything that was asked for, the uploads' contents included."""
-    asked = {k: v for k, v in _plain(submission).items() if k != "uploads"}
+    names = Submission.__dataclass_fields__.keys() - {"uploads"}
+    asked = {name: getattr(submission, name) for name in names}
     asked["uploads"] = storage.fingerprint(submission.uploads)
     asked["names"] = [upload.name for upload in submission.uploads]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(submission: Submission) -> dict[str, object]:
-    return {name: getattr(submission, name) for name in Submission.__dataclass_fields__}
 
 
 def _reserve(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
@@ -296,18 +307,14 @@ def _reserve(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
         known = keys.first()
     if known is not None and known.fingerprint != fingerprint:
         detail = "This Idempotency-Key was used for another submission."
-        raise SubmissionRefused(
-            Refusal(code="idempotency_key_reused", detail=detail, attr="Idempotency-Key")
-        )
+        raise _refused("idempotency_key_reused", detail, "Idempotency-Key")
     if known is None or known.job_id is None:
         detail = "The first call with this Idempotency-Key is still running."
-        raise SubmissionRefused(
-            Refusal(code="idempotency_conflict", detail=detail, attr="Idempotency-Key")
-        )
+        raise _refused("idempotency_conflict", detail, "Idempotency-Key")
     return known
 
 
-def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
+def _store(submission: Submission, known: set[str], reservation: IdempotencyKey | None) -> UUID:
     job_id = new_job_id()
     stored: list[str] = []
     try:
@@ -315,10 +322,12 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
             stored = uploads.store_all(submission.user_id, job_id, submission.uploads)
         if submission.webhook_url:  # so that the secret can be read before it signs
             webhooks.for_single_jobs(submission.user_id)
+        paths = stored or _paths(submission)
         with transaction.atomic():
+            uploaded = _taken(submission, paths, known.union(stored))
             with _quota_refusals():
                 quotas.take_place(submission.user_id)
-            job, stamp = _insert(submission, job_id, stored)
+            job, stamp = _insert(submission, job_id, paths, uploaded)
             if reservation is not None:
                 _bind(reservation, job_id)
             after_commit(cache.write_pages_through, job, stamp)
@@ -330,11 +339,10 @@ def _store(submission: Submission, reservation: IdempotencyKey | None) -> UUID:
     return job_id
 
 
-def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Job, UUID]:
+def _insert(
+    submission: Submission, job_id: UUID, paths: Sequence[str], uploaded: set[str]
+) -> tuple[Job, UUID]:
     """Job, chunks, index and first event; the job, and the stamp of its user's index."""
-    named = _named(submission)
-    paths = stored or [str(storage.check_path(path)) for _, path in named]
-    uploaded = _taken(paths, [attr for attr, _ in named])
     job = Job.objects.create(
         pk=job_id,
         user_id=submission.user_id,
@@ -366,12 +374,13 @@ def _insert(submission: Submission, job_id: UUID, stored: list[str]) -> tuple[Jo
     return job, UserIndexStamp.renew(job.user_id)
 
 
-def _taken(paths: Sequence[str], attrs: Sequence[str]) -> set[str]:
+def _taken(submission: Submission, paths: Sequence[str], known: set[str]) -> set[str]:
     """Which files an upload brought: they go with the last job that names them."""
     try:
-        return uploads.take(paths)
+        return uploads.take(paths, known)
     except uploads.UploadDoomedError as error:
-        raise SubmissionRefused(_audio_not_found(attrs[paths.index(error.args[0])])) from None
+        attr = submission.fields[paths.index(error.args[0])]
+        raise SubmissionRefused(_audio_not_found(attr)) from None
 
 
 def _bind(reservation: IdempotencyKey, job_id: UUID) -> None:
@@ -379,6 +388,4 @@ def _bind(reservation: IdempotencyKey, job_id: UUID) -> None:
     mine = IdempotencyKey.objects.filter(pk=reservation.pk, job_id__isnull=True)
     if not mine.update(job_id=job_id):
         detail = "Another call with this Idempotency-Key took over."
-        raise SubmissionRefused(
-            Refusal(code="idempotency_conflict", detail=detail, attr="Idempotency-Key")
-        )
+        raise _refused("idempotency_conflict", detail, "Idempotency-Key")

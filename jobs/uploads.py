@@ -7,11 +7,11 @@ the row first, so that no job takes a file that is about to go.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import Error as DatabaseError
@@ -132,27 +132,61 @@ def store_all(user_id: str, job_id: UUID, files: Sequence[UploadedAudio]) -> lis
     return paths
 
 
-def take(paths: Sequence[str]) -> set[str]:
+def known(paths: Sequence[str]) -> set[str]:
+    """Which of the paths are uploads, whether a job has them or none yet, or they are going.
+
+    Looked at before the file: one that is known by then and by `take` no more was removed between.
+    """
+    ours = [path for path in paths if storage.is_among_uploads(path)]
+    if not ours:
+        return set()
+    rows = Upload.objects.filter(path__in=ours).values_list("path")
+    return {path for (path,) in rows.union(*_named(ours))}
+
+
+def take(paths: Sequence[str], known: Collection[str] = ()) -> set[str]:
     """Which of the paths are uploads; from the end of the caller's transaction on a job's.
 
+    Whoever deletes the last job that names one waits for the end of that transaction, or is waited
+    for here: each path has a row meanwhile (see `give_up`). So it comes before any other lock but
+    the job's.
+
+    Args:
+        known: those that were uploads a moment ago.
+
     Raises:
-        UploadDoomedError: one is being removed just now.
+        UploadDoomedError: one is being removed just now, or was since it was known.
     """
-    paths = [path for path in paths if storage.is_upload_path(path)]
-    if not paths:
+    ours = sorted({path for path in paths if storage.is_among_uploads(path)})
+    if not ours:
         return set()
-    rows = Upload.objects.select_for_update().filter(path__in=paths).order_by("pk")
-    new = dict(rows.values_list("path", "doomed"))
-    for path, doomed in new.items():
+    made = {new_job_id() for _ in ours}
+    Upload.objects.bulk_create(
+        [Upload(pk=pk, path=path, expires_time=Now()) for pk, path in zip(made, ours, strict=True)],
+        ignore_conflicts=True,
+    )
+    rows = Upload.objects.select_for_update().filter(path__in=ours).order_by("path")
+    taken = set()
+    for pk, path, doomed in rows.values_list("pk", "path", "doomed"):
         if doomed:
             raise UploadDoomedError(path)
-    if new:
-        Upload.objects.filter(path__in=new).delete()
-    known = [
+        if pk not in made:
+            taken.add(path)
+    Upload.objects.filter(path__in=ours).delete()
+    if others := [path for path in ours if path not in taken]:
+        chunks, recordings = _named(others)
+        taken.update(path for (path,) in chunks.union(recordings))
+    for path in sorted(set(known) - taken):
+        raise UploadDoomedError(path)
+    return taken
+
+
+def _named(paths: Sequence[str]) -> list[Any]:
+    """Queries for those that jobs have as their uploads: as chunks, and as recordings."""
+    return [
         rows.filter(uploaded=True, audio_path__in=paths).order_by().values_list("audio_path")
         for rows in (Chunk.objects.all(), Recording.objects.all())
     ]
-    return {*new, *(path for (path,) in known[0].union(known[1]))}
 
 
 def abandon(paths: Sequence[str]) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "audio_files",
     "check_path",
     "fingerprint",
+    "is_among_uploads",
     "is_out_of_room",
     "read_audio",
     "reading",
@@ -131,8 +132,8 @@ def upload_path(user_id: str, *parts: str | UUID, name: str) -> str:
     return str(PurePosixPath(user_id, UPLOADS, *map(str, parts))) + suffix
 
 
-def is_upload_path(path: str) -> bool:
-    """Whether a checked path lies where `upload_path` puts files."""
+def is_among_uploads(path: str) -> bool:
+    """Whether it lies where uploads do; others may have put files there as well."""
     return PurePosixPath(path).parts[1:2] == (UPLOADS,)
 
 

@@ -1,0 +1,170 @@
+"""Uploads and jobs at the same moment: a file that a job names stays, and goes with the last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection
+
+from jobs import actions, quotas, storage, uploads
+from jobs.models import Chunk, Job, Upload
+from jobs.submission import SubmissionRefused
+from tests import factories
+from tests.helpers import together, wait_until
+from tests.uploads import files_below, paths_of, upload
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("redis_is_empty", "script"),
+]
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What one thread waits for; open at the end, whatever happened."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def first_job() -> tuple[UUID, str]:
+    """A job and its upload."""
+    job = upload()
+    return job.pk, paths_of(job)[0]
+
+
+def is_somebody_waiting() -> bool:
+    """Whether one connection waits for another's lock."""
+    if connection.vendor == "sqlite":
+        return True  # it has one writer at a time
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
+def held_up(function: Callable[..., Any], inside: threading.Event, gate: threading.Event) -> Any:
+    """The function, but that it waits before it begins."""
+
+    def wait(*arguments: Any, **options: Any) -> Any:
+        inside.set()
+        assert gate.wait(30)
+        return function(*arguments, **options)
+
+    return wait
+
+
+def test_a_deletion_waits_for_the_job_that_is_taking_the_file(
+    monkeypatch: pytest.MonkeyPatch, gate: threading.Event, audio_root: Path
+) -> None:
+    old, path = first_job()
+    inside = threading.Event()
+    monkeypatch.setattr(quotas, "take_place", held_up(quotas.take_place, inside, gate))
+
+    def delete() -> None:
+        assert inside.wait(30)
+        actions.delete(old)
+
+    def open_when_it_waits() -> None:
+        assert inside.wait(30)
+        try:
+            wait_until(is_somebody_waiting)
+        finally:
+            gate.set()
+
+    new, *others = together(partial(upload, path), delete, open_when_it_waits)
+    assert others == [None, None]
+    assert Chunk.objects.get().job_id == new.pk
+    assert Chunk.objects.get().uploaded
+    assert files_below(audio_root) == {path}
+    actions.delete(new.pk)
+    assert files_below(audio_root) == set()
+    assert not Upload.objects.exists()
+
+
+def test_a_job_waits_for_the_deletion_that_gives_the_file_up(
+    monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    old, path = first_job()
+    given_up, give_up = threading.Event(), uploads.give_up
+
+    def slowly(*arguments: Any) -> None:
+        give_up(*arguments)
+        given_up.set()
+        wait_until(is_somebody_waiting)
+
+    def submit() -> Job:
+        assert given_up.wait(30)
+        return upload(path)
+
+    monkeypatch.setattr(uploads, "give_up", slowly)
+    new, deleted = together(submit, partial(actions.delete, old))
+    assert deleted is None
+    # Which of the two had the file first after that is open; but never neither.
+    if isinstance(new, Job):
+        assert Chunk.objects.get().uploaded
+        assert files_below(audio_root) == {path}
+    else:
+        assert is_refused(new)
+        assert files_below(audio_root) == set()
+
+
+def is_refused(outcome: Any) -> bool:
+    assert isinstance(outcome, SubmissionRefused), outcome
+    codes = [(refusal.code, refusal.attr) for refusal in outcome.refusals]
+    return codes == [("audio_not_found", "audioChunkPaths.0")]
+
+
+def test_a_file_that_goes_after_it_was_looked_at_makes_no_job(
+    monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    old, path = first_job()
+    look = storage.sizes_of
+
+    def look_and_lose(paths: Any) -> list[int | Exception]:
+        sizes = look(paths)
+        actions.delete(old)
+        return sizes
+
+    monkeypatch.setattr(storage, "sizes_of", look_and_lose)
+    with pytest.raises(SubmissionRefused) as caught:
+        upload(path)
+    assert is_refused(caught.value)
+    assert files_below(audio_root) == set()
+    assert not Job.objects.exists()
+    assert not Upload.objects.exists()
+
+
+def test_what_others_put_among_the_uploads_may_be_named_and_stays(audio_root: Path) -> None:
+    path = factories.put_audio("alice/uploads/by-hand.wav")
+    job = upload(path)
+    assert not job.chunks.get().uploaded
+    assert not Upload.objects.exists()
+    actions.delete(job.pk)
+    assert files_below(audio_root) == {path}
+
+
+def test_jobs_and_deletions_side_by_side_lose_no_file(audio_root: Path) -> None:
+    last, path = first_job()
+    for _ in range(10):
+        deleted, *made = together(
+            partial(actions.delete, last), partial(upload, path), partial(upload, path)
+        )
+        assert deleted is None
+        jobs = [job for job in made if isinstance(job, Job)]
+        assert all(is_refused(other) for other in made if other not in jobs)
+        assert Chunk.objects.filter(uploaded=True).count() == len(jobs)
+        assert files_below(audio_root) == ({path} if jobs else set())
+        actions.delete_all([job.pk for job in jobs])
+        assert files_below(audio_root) == set()
+        last, path = first_job()
+
+
+def test_a_path_outside_of_the_uploads_costs_no_statement(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert uploads.known(["alice/a.wav"]) == uploads.take(["alice/a.wav"]) == set()
