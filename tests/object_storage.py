@@ -54,6 +54,15 @@ class ObjectStorage:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(30)
 
+    def stall(self) -> None:
+        """From now on take connections and answer nothing, until it is stopped or goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def options(self, bucket: str) -> dict[str, Any]:
         """Keywords of `S3AudioStorage`."""
         credentials = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}

@@ -19,6 +19,7 @@ from django.core.files import File
 from django.core.files.storage import storages
 
 from asr.errors import AudioRejected
+from jobs.database import release_connection
 from jobs.storage.base import AudioStorage, SignedUpload, check_path
 from jobs.storage.errors import (
     AWAY_SECONDS,
@@ -150,7 +151,12 @@ def store(path: str, content: UploadedAudio) -> None:
 def sizes_of(paths: Sequence[str]) -> list[int | Exception]:
     """Sizes in bytes, or InvalidPathError or AudioNotFoundError in a file's place.
 
+    No connection of the database is held while a server is asked.
+
     Raises:
         OSError: the storage fails.
     """
-    return audio_files().sizes(paths)
+    files = audio_files()
+    if files.is_remote:
+        release_connection()
+    return files.sizes(paths)

@@ -39,6 +39,8 @@ class AudioStorage(Storage):
 
     # Whether an address that was signed takes the file again after it was deleted.
     takes_uploads_itself = False
+    # Whether a look at a file is a call over the network.
+    is_remote = False
 
     def delete_all(self, names: Iterable[str]) -> int:
         """Delete files; how many were there, as far as the storage tells."""

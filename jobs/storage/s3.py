@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 3
 READ_SECONDS: Final = 8
+LOOK_SECONDS: Final = 2  # to connect, and to answer: a caller waits while files are looked for
 BODY_SECONDS: Final = 60  # for one read in all
 _PIECE: Final = 1 << 20
 _CONNECTIONS: Final = 64  # kept open; more are opened and closed when all threads want one
@@ -37,6 +38,7 @@ class S3AudioStorage(AudioStorage):
     """A bucket, made if it is absent; every write asks for encryption at rest."""
 
     takes_uploads_itself = True
+    is_remote = True
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class S3AudioStorage(AudioStorage):
         self._endpoint, self._region = endpoint, region
         self._credentials = credentials or {}
         self._lock = threading.Lock()
-        self._made: S3Client | None = None
+        self._made: dict[bool, S3Client] = {}
         self._bucket_is_known = False
         self._encryption: dict[str, Any] = {}
         if encryption:
@@ -88,7 +90,7 @@ class S3AudioStorage(AudioStorage):
         key = self._key(name)
         try:
             with _translated(name):
-                return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+                return self._looking.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
         except AudioNotFoundError:
             if not self.is_there():  # which is answered alike
                 raise StorageAwayError("the bucket is not there") from None
@@ -102,7 +104,7 @@ class S3AudioStorage(AudioStorage):
     def is_there(self) -> bool:
         try:
             self._find_bucket()
-            self._client.head_bucket(Bucket=self._bucket)
+            self._looking.head_bucket(Bucket=self._bucket)
         except Exception:  # whatever boto3 raises, also for what stands in its configuration
             return False
         return True
@@ -159,19 +161,27 @@ class S3AudioStorage(AudioStorage):
 
     @property
     def _client(self) -> S3Client:
-        with self._lock:
-            if self._made is None:
-                self._made = self._connect()
-            return self._made
+        return self._connected(patiently=True)
 
-    def _connect(self) -> S3Client:
+    @property
+    def _looking(self) -> S3Client:
+        """The client for what is only looked at; who waits asks again rather than this does."""
+        return self._connected(patiently=False)
+
+    def _connected(self, *, patiently: bool) -> S3Client:
+        with self._lock:
+            if patiently not in self._made:
+                self._made[patiently] = self._connect(patiently=patiently)
+            return self._made[patiently]
+
+    def _connect(self, *, patiently: bool) -> S3Client:
         import boto3  # noqa: PLC0415  (0.3 s and 30 MB, for those who use it)
         from botocore.config import Config  # noqa: PLC0415
 
         config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": 2},
+            connect_timeout=CONNECT_SECONDS if patiently else LOOK_SECONDS,
+            read_timeout=READ_SECONDS if patiently else LOOK_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 2 if patiently else 1},
             max_pool_connections=_CONNECTIONS,
             signature_version="s3v4",  # the older one signs neither length nor type
             # Servers of other makers do not know the newer checksums.
@@ -196,7 +206,7 @@ class S3AudioStorage(AudioStorage):
         if self._bucket_is_known:
             return
         try:
-            self._client.head_bucket(Bucket=self._bucket)
+            self._looking.head_bucket(Bucket=self._bucket)
         except ClientError as error:
             if _code(error) == "404":
                 self._make_bucket()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any
 import httpx2
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from rest_framework.test import APIClient
 
 from asr.errors import AudioRejected
 from jobs import storage
-from jobs.storage.s3 import S3AudioStorage
+from jobs.storage.s3 import LOOK_SECONDS, S3AudioStorage
 from tests.helpers import together
 from tests.object_storage import KEY, ObjectStorage, start_object_storage
 
@@ -105,6 +109,57 @@ def test_a_server_that_is_away_costs_a_wait_and_no_attempt(own_server: ObjectSto
     own_server.start()
     assert files.is_there()
     assert files.size(PATH) == 5
+
+
+@pytest.fixture
+def stalled(own_server: ObjectStorage, settings: Any) -> ObjectStorage:
+    """Audio lives on a server that takes connections and answers nothing."""
+    options = own_server.options("audio")
+    backend = "jobs.storage.s3.S3AudioStorage"
+    settings.STORAGES = settings.STORAGES | {"audio": {"BACKEND": backend, "OPTIONS": options}}
+    storage.store(PATH, upload())
+    own_server.stall()
+    return own_server
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+def test_who_only_looks_does_not_wait_long_for_a_server_that_stalls(stalled: ObjectStorage) -> None:
+    def look() -> None:
+        with pytest.raises(storage.StorageAwayError):
+            storage.sizes_of([f"alice/{n}" for n in range(24)])
+
+    assert LOOK_SECONDS <= seconds_of(look) < 3 * LOOK_SECONDS
+    assert seconds_of(lambda: storage.audio_files().is_there()) < 2 * LOOK_SECONDS
+    stalled.go_on()
+    assert storage.sizes_of([PATH]) == [5]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_submission_then_is_told_to_come_again_and_holds_no_connection_meanwhile(
+    alice: APIClient, stalled: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Any] = []
+    sizes = S3AudioStorage.sizes
+
+    def watched(files: S3AudioStorage, names: Any) -> list[int | Exception]:
+        held.append(connection.connection)
+        return sizes(files, names)
+
+    monkeypatch.setattr(S3AudioStorage, "sizes", watched)
+    start = time.monotonic()
+    answer: Any = alice.post("/transcribe", {"audioChunkPaths": [PATH]})
+    assert time.monotonic() - start < 2 * LOOK_SECONDS
+    assert answer.status_code == 503
+    assert answer.json()["errors"][0]["code"] == "storage_unavailable"
+    assert int(answer["Retry-After"]) > 0
+    assert held == [None]
+    stalled.go_on()
+    assert alice.post("/transcribe", {"audioChunkPaths": [PATH]}).status_code == 202
 
 
 def test_wrong_credentials_are_a_storage_that_is_away(
