@@ -1,10 +1,13 @@
-"""Quotas: whether a user may hand in another job. They hold for whoever hands it in."""
+"""Quotas: whether a user may hand in another job, or file. They hold for whoever hands it in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
+
+from django.conf import settings
+from django.db.models import Min, Sum
 
 from jobs.limits import (
     Limits,
@@ -16,6 +19,7 @@ from jobs.limits import (
 from jobs.models import (
     EVERYBODY,
     JobStatus,
+    Upload,
     UsageDay,
     UserIndexStamp,
     UserJobIndex,
@@ -81,6 +85,27 @@ def take_place(user_id: str) -> None:
             f"The quota of {most} jobs in flight is reached; there is room when one of them ends."
         )
         raise QuotaExceeded(detail, IN_FLIGHT_RETRY_SECONDS)
+
+
+def take_room(user_id: str, size: int) -> None:
+    """See that there is room for an upload of so many bytes; in the transaction that announces it.
+
+    What a job has taken, or is being removed, does not count.
+
+    Raises:
+        QuotaExceeded: there is none, until a job takes some or the first of them is removed.
+    """
+    UserIndexStamp.hold(user_id)
+    unused = Upload.objects.filter(user_id=user_id, doomed=False, size_bytes__isnull=False)
+    found = unused.aggregate(bytes=Sum("size_bytes"), first=Min("expires_time"))
+    if (found["bytes"] or 0) + size <= settings.QUOTA_UPLOAD_BYTES:
+        return
+    detail = (
+        f"Uploads that no job has taken yet may have {settings.QUOTA_UPLOAD_BYTES} bytes in all;"
+        " name them in a job, or wait until they are removed."
+    )
+    left = (found["first"] - database_time()).total_seconds() if found["first"] else 0
+    raise QuotaExceeded(detail, max(1, int(left) + 1))
 
 
 def jobs_in_flight(user_id: str, *, at_most: int | None = None) -> int:

@@ -15,10 +15,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import Error as DatabaseError
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from jobs import storage
+from jobs import quotas, storage
 from jobs.database import release_connection
 from jobs.models import Chunk, Recording, Upload, UploadKind, from_now
 from jobs.models.bulk import insert_alike
@@ -63,19 +64,22 @@ def announce(
     """Make room for a file of exactly so many bytes, for the next URL_SECONDS.
 
     Raises:
+        QuotaExceeded: too much of the user's waits for a job.
         StorageAwayError: the storage cannot be asked.
     """
     upload_id = new_job_id()
     path = storage.upload_path(user_id, str(upload_id), "audio", name=name)
-    Upload.objects.create(
-        pk=upload_id,
-        user_id=user_id,
-        path=path,
-        kind=kind,
-        size_bytes=size,
-        content_type=content_type,
-        expires_time=from_now(UNUSED),
-    )
+    with transaction.atomic():
+        quotas.take_room(user_id, size)
+        Upload.objects.create(
+            pk=upload_id,
+            user_id=user_id,
+            path=path,
+            kind=kind,
+            size_bytes=size,
+            content_type=content_type,
+            expires_time=from_now(UNUSED),
+        )
     signed = storage.audio_files().sign_upload(
         path, size=size, content_type=content_type, seconds=URL_SECONDS
     )

@@ -165,6 +165,12 @@ class Environment(BaseModel):
     quota_jobs_in_flight: int | None = Field(
         None, ge=0, description="jobs of a user that have not ended, at the same time"
     )
+    quota_upload_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="bytes of a user's uploads that no job has taken yet;"
+        " 24 * AUDIO_MAX_BYTES + 4 * RECORDING_MAX_BYTES if unset",
+    )
     spending_cap_usd_per_month: Dollars | None = Field(
         None, description="US dollars for engine calls of all users in a month"
     )

@@ -23,6 +23,7 @@ from rest_framework.exceptions import (
 )
 
 from jobs.api.encodings import BrokenEncodingError, UnknownEncodingError
+from jobs.quotas import QuotaExceeded
 from jobs.storage import StorageAwayError, is_out_of_room
 from jobs.submission import Refusal, SubmissionRefused
 
@@ -166,6 +167,11 @@ def from_refusals(refused: SubmissionRefused) -> APIException:
     )
 
 
+def _of_quota(full: QuotaExceeded) -> Refusal:
+    wait = full.retry_after
+    return Refusal(code="quota_exceeded", detail=full.detail, attr=None, retry_after=wait)
+
+
 def _of_storage(error: OSError) -> APIException | None:
     """What a failure of the storage means to a caller; None when it is some other failure."""
     if isinstance(error, StorageAwayError):
@@ -191,16 +197,17 @@ class ExceptionHandler(handler.ExceptionHandler):
         match exc:
             case OperationalError() | InterfaceError():
                 return DatabaseUnavailable()
+            case QuotaExceeded():
+                return Refused(_of_quota(exc))
             case OSError() if (answer := _of_storage(exc)) is not None:
                 return answer
             case TooManyFilesSent():
                 return ValidationError(
                     {"audioChunks": [ErrorDetail("Too many files.", "audio_chunk_count")]}
                 )
-            case SuspiciousOperation() if (kind := _of_body(exc)) is not None:
-                return kind()
             case SuspiciousOperation():
-                return ParseError("The request is malformed.")
+                kind = _of_body(exc)
+                return kind() if kind else ParseError("The request is malformed.")
         converted: Exception = super().convert_known_exceptions(exc)
         return converted
 

@@ -74,6 +74,16 @@ class UserIndexStamp(models.Model):
         return new.stamp
 
     @staticmethod
+    def hold(user_id: str) -> None:
+        """Have whoever else holds or renews it wait for the end of the caller's transaction.
+
+        For what a user may have a number of, as it keeps two from being counted and made at once.
+        """
+        new = UserIndexStamp(user_id=user_id, stamp=uuid4())
+        UserIndexStamp.objects.bulk_create([new], ignore_conflicts=True)
+        list(UserIndexStamp.objects.select_for_update().filter(pk=user_id).values_list("pk"))
+
+    @staticmethod
     def of(user_id: str) -> UUID | None:
         """The present stamp; None for a user who never had a job."""
         return UserIndexStamp.objects.filter(pk=user_id).values_list("stamp", flat=True).first()

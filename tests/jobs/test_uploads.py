@@ -10,10 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from jobs import actions, quotas, storage, uploads
-from jobs.models import Chunk, Job, Upload
+from jobs.models import Chunk, Job, Upload, UploadKind
 from jobs.submission import SubmissionRefused
 from tests import factories
 from tests.helpers import together, wait_until
@@ -168,3 +168,50 @@ def test_jobs_and_deletions_side_by_side_lose_no_file(audio_root: Path) -> None:
 def test_a_path_outside_of_the_uploads_costs_no_statement(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         assert uploads.known(["alice/a.wav"]) == uploads.take(["alice/a.wav"]) == set()
+
+
+# --- how much may wait for a job
+
+
+def announce(size: int, user_id: str = "alice") -> uploads.Announced:
+    return uploads.announce(
+        user_id, name="a.wav", size=size, content_type="audio/wav", kind=UploadKind.CHUNK
+    )
+
+
+def test_what_waits_for_a_job_is_bounded_for_each_user(settings: Any) -> None:
+    settings.QUOTA_UPLOAD_BYTES = 100
+    announce(60)
+    with pytest.raises(quotas.QuotaExceeded) as caught:
+        announce(41)
+    assert "100 bytes" in caught.value.detail
+    # Until the first of them is removed.
+    assert uploads.UNUSED.total_seconds() - 60 < caught.value.retry_after
+    assert caught.value.retry_after <= uploads.UNUSED.total_seconds() + 1
+    announce(41, "bob")
+    announce(40)
+    assert Upload.objects.filter(user_id="alice").count() == 2
+
+
+def test_what_a_job_has_taken_or_is_being_removed_counts_no_more(settings: Any) -> None:
+    settings.QUOTA_UPLOAD_BYTES = 100
+    taken, removed = announce(50), announce(50)
+    with transaction.atomic():
+        uploads.take([taken.path])
+    Upload.objects.filter(path=removed.path).update(doomed=True)
+    announce(100)
+
+
+def test_one_file_that_is_larger_than_all_may_be_is_refused_as_well(settings: Any) -> None:
+    settings.QUOTA_UPLOAD_BYTES = 100
+    with pytest.raises(quotas.QuotaExceeded) as caught:
+        announce(101)
+    assert caught.value.retry_after >= 1
+
+
+def test_many_at_once_do_not_pass_it(settings: Any) -> None:
+    settings.QUOTA_UPLOAD_BYTES = 100
+    outcomes = together(*[partial(announce, 40)] * 6)
+    assert [type(each) for each in outcomes].count(uploads.Announced) == 2
+    assert [type(each) for each in outcomes].count(quotas.QuotaExceeded) == 4
+    assert Upload.objects.count() == 2

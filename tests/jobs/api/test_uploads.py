@@ -181,6 +181,19 @@ def test_what_cannot_come_is_refused_before_it_is_sent(
     assert not Upload.objects.exists()
 
 
+def test_who_announces_more_than_may_wait_is_told_to_come_again(
+    alice: APIClient, put: Put, settings: Any
+) -> None:
+    settings.QUOTA_UPLOAD_BYTES = 2 * len(SOUND)
+    first, _ = announce(alice).json(), announce(alice).json()
+    refused = announce(alice)
+    assert wrong(refused) == (429, "quota_exceeded", None)
+    assert int(refused["Retry-After"]) > 0
+    assert put(first) < 300
+    assert submit(alice, first["audioChunkPath"]).status_code == 202
+    assert announce(alice).status_code == 201
+
+
 def test_a_recording_may_be_larger(alice: APIClient, where: str) -> None:
     answer = announce(alice, kind="recording", sizeBytes=5_000_001).json()
     assert "audioChunkPath" not in answer
