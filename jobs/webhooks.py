@@ -25,6 +25,7 @@ from jobs.models import (
     DeliveryStatus,
     JobChange,
     JobStatus,
+    UserIndexStamp,
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -102,12 +103,13 @@ def create(user_id: str, url: str, events: Sequence[str] | None = None) -> Webho
     if not url:
         return for_single_jobs(user_id)
     check_url(url)
-    # Of two at the same moment both may pass: it is a bound and no quota.
-    if WebhookEndpoint.objects.filter(user_id=user_id).exclude(url="").count() >= MAX_WEBHOOKS:
-        raise TooManyWebhooksError
-    made = WebhookEndpoint.objects.create(
-        user_id=user_id, url=url, events=list(events or all_events())
-    )
+    with transaction.atomic():
+        UserIndexStamp.hold(user_id)
+        if WebhookEndpoint.objects.filter(user_id=user_id).exclude(url="").count() >= MAX_WEBHOOKS:
+            raise TooManyWebhooksError
+        made = WebhookEndpoint.objects.create(
+            user_id=user_id, url=url, events=list(events or all_events())
+        )
     return WebhookEndpoint.objects.get(pk=made.pk)
 
 

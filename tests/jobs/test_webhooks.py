@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from jobs import actions, finishing, webhooks
 from jobs.address_guard import UrlNotAllowedError
 from jobs.models import (
+    MAX_WEBHOOKS,
     EventType,
     Job,
     JobStatus,
@@ -26,6 +27,7 @@ from jobs.models import (
 )
 from jobs.sweeper import sweep
 from tests import factories
+from tests.helpers import together
 
 pytestmark = pytest.mark.django_db
 URL = "https://receiver.example/hook"
@@ -228,6 +230,17 @@ def test_a_user_has_at_most_ten_endpoints_beside_the_one_without_url() -> None:
     with pytest.raises(webhooks.TooManyWebhooksError):
         webhooks.create("alice", "https://8.8.8.8/10")
     webhooks.create("bob", "https://8.8.8.8/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nor_do_many_at_once_make_more() -> None:
+    for number in range(MAX_WEBHOOKS - 1):
+        factories.make_webhook(f"{URL}/{number}")
+    outcomes = together(*[lambda: webhooks.create("alice", "https://8.8.8.8/")] * 4)
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds.count(WebhookEndpoint) == 1, outcomes
+    assert kinds.count(webhooks.TooManyWebhooksError) == 3, outcomes
+    assert WebhookEndpoint.objects.count() == MAX_WEBHOOKS
 
 
 def test_secrets_are_32_random_bytes_each_another() -> None:
