@@ -164,11 +164,16 @@ def _keep(claim: _Claim, paths: list[str]) -> bool:
         with changing(claim.job_id) as change:
             mine = Recording.objects.uncut().filter(pk=claim.job_id, lease_token=claim.token)
             if mine.update(cut_time=Now(), lease_token=None, worker_id=None):
-                uploads.take(paths)
+                uploads.take(paths, paths)
                 Chunk.objects.insert_due(change.job, [(path, True) for path in paths])
                 kept = True
     except JobGoneError:
         pass
+    except uploads.UploadDoomedError:  # it took so long to cut that nobody seemed to take them
+        uploads.abandon(paths)
+        detail = "the pieces were removed before the job had them"
+        _record_error(claim, AudioUnavailable("storage_unavailable", detail))
+        return False
     if not kept:
         logger.info("Recording %s: the claim was over", claim.job_id)
         uploads.abandon(paths)

@@ -13,11 +13,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from jobs import actions, storage, uploads
-from jobs.models import Chunk, ChunkQuerySet, Job, Recording, from_now
+from jobs.models import Chunk, ChunkQuerySet, Job, Recording, changing_all, from_now
 from jobs.models.job import JobQuerySet
 from jobs.models.recording import RecordingQuerySet
 
@@ -125,15 +124,32 @@ def _purge_uploads(retention: Retention, removed: Counter[str]) -> bool:
     paths = {*past[:BATCH], *retention.recordings().values_list("audio_path", flat=True)[:BATCH]}
     if paths:
         _check_storage()
-        with transaction.atomic():
-            owners: dict[str, str] = {}
-            for rows in (Chunk, Recording):
-                named = rows.objects.filter(audio_path__in=paths)
-                owners |= dict(named.order_by().values_list("audio_path", "job__user_id"))
-                named.update(uploaded=False)
-            uploads.give_up(owners, doomed=True)
+        _doom(retention, paths)
         removed["audioFiles"] += uploads.sweep(sorted(paths))
     return bool(paths)
+
+
+def _doom(retention: Retention, paths: set[str]) -> None:
+    """Take the files from their jobs, but for those that a job has come to need meanwhile.
+
+    Jobs first, then uploads, as by whoever deletes a job: a job may be retried just now, or a new
+    one name the file. Each of them is either seen here, or waits and finds the file gone.
+    """
+    named = [rows.objects.filter(audio_path__in=paths).order_by() for rows in (Chunk, Recording)]
+    jobs = {job_id for rows in named for job_id in rows.values_list("job_id", flat=True)}
+    with changing_all(jobs):
+        owners: dict[str, str] = {}
+        for rows in named:
+            owners |= dict(rows.values_list("audio_path", "job__user_id"))
+        uploads.give_up(owners)
+        past = {
+            path
+            for rows in (retention.uploads(retention.audio), retention.recordings())
+            for path in rows.filter(audio_path__in=paths).values_list("audio_path", flat=True)
+        }
+        for rows in named:
+            rows.filter(audio_path__in=past).update(uploaded=False)
+        uploads.give_up({path: owners[path] for path in past}, doomed=True)
 
 
 def _check_storage() -> None:

@@ -81,6 +81,15 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def is_somebody_waiting() -> bool:
+    """Whether one connection waits for another's lock."""
+    if connection.vendor == "sqlite":
+        return True  # it has one writer at a time
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
 class WorkerInTest:
     """A real Dramatiq worker in this process."""
 

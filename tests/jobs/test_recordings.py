@@ -95,6 +95,33 @@ def test_it_is_cut_once_however_many_try(job: Job, audio_root: Path) -> None:
     assert not Upload.objects.exists()
 
 
+@pytest.mark.parametrize("swept", [True, False])
+def test_pieces_that_were_removed_before_the_job_had_them_are_cut_again(
+    job: Job, monkeypatch: pytest.MonkeyPatch, audio_root: Path, swept: bool
+) -> None:
+    cut = recordings._cut
+
+    def cut_slowly(claim: Any) -> list[str]:
+        paths = cut(claim)
+        Upload.objects.filter(path=paths[1]).update(doomed=True, expires_time=job.submitted_time)
+        if swept:
+            uploads.sweep()
+        return paths
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "_cut", cut_slowly)
+        assert not recordings.cut_recording(job.pk)
+    row = Recording.objects.get(pk=job.pk)
+    assert (row.attempts, row.lease_token, row.cut_time) == (1, None, None)
+    assert not job.chunks.exists()
+    assert not list(audio_root.rglob("*.flac"))
+    assert not Upload.objects.exists()
+    Recording.objects.update(not_before=job.submitted_time)
+    assert recordings.cut_recording(job.pk)
+    assert job.chunks.count() == 3
+    assert len(list(audio_root.rglob("*.flac"))) == 3
+
+
 def test_its_pieces_go_with_the_job_and_the_operators_file_stays(
     job: Job, audio_root: Path
 ) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
 
-from jobs import actions, finishing, retention, storage, uploads
-from jobs.models import Chunk, ErasedJob, Job, from_now
+from jobs import actions, finishing, quotas, retention, storage, uploads
+from jobs.models import Chunk, ErasedJob, Job, Upload, from_now
 from jobs.retention import Retention, count, purge
 from jobs.sweeper import sweep
 from tests import factories
-from tests.helpers import together
+from tests.helpers import is_somebody_waiting, together, wait_until
 from tests.scripted import ScriptedEngine
 from tests.uploads import files_below, paths_of, upload
 
@@ -99,6 +101,55 @@ def test_a_job_that_was_retried_since_is_not_past_its_time(audio_root: Path) -> 
     actions.retry(job.pk)
     assert purge(Retention(audio=DAY, transcripts=DAY)) == ({}, True)
     assert files_below(audio_root) == set(paths_of(job))
+
+
+@pytest.mark.parametrize("how", ["named", "retried"])
+def test_a_file_that_a_job_comes_to_need_just_then_stays(
+    how: str, monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    old = end(upload(), 8 * DAY, failing=True)
+    (path,) = paths_of(old)
+    check = retention._check_storage
+
+    def check_and_come_between() -> None:
+        check()
+        monkeypatch.setattr(retention, "_check_storage", check)
+        if how == "named":
+            upload(path)
+        else:
+            actions.retry(old.pk)
+
+    monkeypatch.setattr(retention, "_check_storage", check_and_come_between)
+    assert purge(AUDIO) == ({"audioFiles": 0}, True)
+    assert files_below(audio_root) == {path}
+    assert set(Chunk.objects.values_list("uploaded", flat=True)) == {True}
+    assert not Upload.objects.exists()
+
+
+def test_it_waits_for_a_job_that_is_taking_the_file(
+    monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    (path,) = paths_of(end(upload(), 8 * DAY))
+    inside, begun = threading.Event(), threading.Event()
+    take_place, doom = quotas.take_place, retention._doom
+
+    def take_place_late(user_id: str) -> None:
+        inside.set()
+        assert begun.wait(30)
+        wait_until(is_somebody_waiting)
+        take_place(user_id)
+
+    def doom_then(*arguments: Any) -> None:
+        assert inside.wait(30)
+        begun.set()
+        doom(*arguments)
+
+    monkeypatch.setattr(quotas, "take_place", take_place_late)
+    monkeypatch.setattr(retention, "_doom", doom_then)
+    new, purged = together(partial(upload, path), partial(purge, AUDIO))
+    assert purged == ({"audioFiles": 0}, True)
+    assert new.chunks.get().uploaded
+    assert files_below(audio_root) == {path}
 
 
 def test_whole_jobs_that_ended_long_ago_go_and_leave_their_ids(audio_root: Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from jobs import actions, quotas, storage, uploads
 from jobs.models import Chunk, Job, Upload, UploadKind
 from jobs.submission import SubmissionRefused
 from tests import factories
-from tests.helpers import together, wait_until
+from tests.helpers import is_somebody_waiting, together, wait_until
 from tests.uploads import files_below, paths_of, upload
 
 pytestmark = [
@@ -37,15 +37,6 @@ def first_job() -> tuple[UUID, str]:
     """A job and its upload."""
     job = upload()
     return job.pk, paths_of(job)[0]
-
-
-def is_somebody_waiting() -> bool:
-    """Whether one connection waits for another's lock."""
-    if connection.vendor == "sqlite":
-        return True  # it has one writer at a time
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(cursor.fetchone()[0])
 
 
 def held_up(function: Callable[..., Any], inside: threading.Event, gate: threading.Event) -> Any:
