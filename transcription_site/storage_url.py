@@ -46,6 +46,10 @@ def _check(options: dict[str, Any], *, allow_http: bool) -> None:
     endpoint = options.get("endpoint", "https://")
     if not endpoint.startswith(("https://", "http://")):
         raise ValueError("AUDIO_STORAGE_URL's endpoint is no http or https address")
+    if "endpoint" in options and not _names_host(endpoint):
+        raise ValueError(
+            "AUDIO_STORAGE_URL's endpoint names no host: endpoint=https://minio.example.org:9000"
+        )
     if endpoint.startswith("http://") and not allow_http:
         raise ValueError(
             "AUDIO_STORAGE_URL's endpoint has no TLS; AUDIO_STORAGE_ALLOW_HTTP=true takes it so"
@@ -55,3 +59,11 @@ def _check(options: dict[str, Any], *, allow_http: bool) -> None:
         raise ValueError(f"AUDIO_STORAGE_URL's encryption is none of {', '.join(_ENCRYPTIONS)}")
     if "kms_key" in options and encryption != "aws:kms":
         raise ValueError("AUDIO_STORAGE_URL names a kmsKey without encryption=aws:kms")
+
+
+def _names_host(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an address of IPv6, or a port that is no number
+        return False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from botocore.credentials import ContainerProvider
 
 from transcription_site.env import BASE_DIR, Environment
 from transcription_site.settings import _database
@@ -52,6 +53,20 @@ def test_every_variable_reaches_the_containers_unless_they_fix_it_themselves():
     given = {name.removesuffix("_FILE") for name in COMPOSE["web"]["environment"]}
     fixed = {"VAR_DIR", "WEB_HOST", "WEB_PORT"}
     assert {field.upper() for field in Environment.model_fields} - given == fixed
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_boto3_reads_itself_reaches_the_containers_and_is_never_empty(program):
+    # As `botocore.credentials` looks whether they are there, and not whether they say anything.
+    given = COMPOSE[program]["environment"]
+    for name in (
+        *("AWS_DEFAULT_REGION", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+        ContainerProvider.ENV_VAR,
+        ContainerProvider.ENV_VAR_FULL,
+        ContainerProvider.ENV_VAR_AUTH_TOKEN,
+        ContainerProvider.ENV_VAR_AUTH_TOKEN_FILE,
+    ):
+        assert given[name] is None, name
 
 
 @pytest.mark.parametrize("program", [*PROGRAMS, "migrate"])

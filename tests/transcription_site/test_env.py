@@ -81,6 +81,13 @@ def test_an_empty_value_counts_as_not_set(dotenv):
             {"AUDIO_STORAGE_URL": "s3://audio?endpoint=ftp://x"},
             "AUDIO_STORAGE_URL's endpoint is no http or https address",
         ),
+        *[
+            (
+                {"AUDIO_STORAGE_URL": f"s3://audio?endpoint={endpoint}"},
+                "AUDIO_STORAGE_URL's endpoint names no host",
+            )
+            for endpoint in ("https://", "https:///x", "https://:9000", "https://h:port")
+        ],
         (
             {"AUDIO_STORAGE_URL": "s3://audio?endpoint=http://minio:9000"},
             "AUDIO_STORAGE_URL's endpoint has no TLS; AUDIO_STORAGE_ALLOW_HTTP=true takes it so",
