@@ -69,6 +69,27 @@ def test_what_boto3_reads_itself_reaches_the_containers_and_is_never_empty(progr
         assert given[name] is None, name
 
 
+@pytest.mark.parametrize("program", ["web", "worker-local"])
+def test_recordings_are_kept_on_a_disk_while_they_come_in_and_are_cut(program):
+    folder = COMPOSE[program]["environment"]["TMPDIR"]
+    assert f"scratch:{folder}" in COMPOSE[program]["volumes"]
+    assert folder not in COMPOSE[program]["tmpfs"]
+
+
+def test_the_proxy_lets_through_what_the_service_takes():
+    caddyfile = (BASE_DIR / "deploy" / "Caddyfile").read_text()
+    sizes = re.findall(r"request_body @(\w+) \{\s+max_size (\S+)", caddyfile)
+    largest = Environment.model_fields["recording_max_bytes"].default
+    form = 24 * Environment.model_fields["audio_max_bytes"].default + 10_000_000
+    assert dict(sizes) == {
+        "file": f"{{$RECORDING_MAX_BYTES:{largest}}}",
+        "other": f"{form // 1_000_000}MB",
+    }
+    # Caddy takes its default only where the variable is not there at all.
+    given = COMPOSE["caddy"]["environment"]["RECORDING_MAX_BYTES"]
+    assert given == f"${{RECORDING_MAX_BYTES:-{largest}}}"
+
+
 @pytest.mark.parametrize("program", [*PROGRAMS, "migrate"])
 def test_a_model_s_folder_is_there_for_every_process_that_looks_for_it_at_its_start(program):
     assert "models:/models" in COMPOSE[program]["volumes"]
