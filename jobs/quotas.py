@@ -95,13 +95,16 @@ def take_room(user_id: str, size: int) -> None:
     Raises:
         QuotaExceeded: there is none, until a job takes some or the first of them is removed.
     """
+    most = settings.QUOTA_UPLOAD_BYTES
+    if most is None:
+        return
     UserIndexStamp.hold(user_id)
     unused = Upload.objects.filter(user_id=user_id, doomed=False, size_bytes__isnull=False)
     found = unused.aggregate(bytes=Sum("size_bytes"), first=Min("expires_time"))
-    if (found["bytes"] or 0) + size <= settings.QUOTA_UPLOAD_BYTES:
+    if (found["bytes"] or 0) + size <= most:
         return
     detail = (
-        f"Uploads that no job has taken yet may have {settings.QUOTA_UPLOAD_BYTES} bytes in all;"
+        f"Uploads that no job has taken yet may have {most} bytes in all;"
         " name them in a job, or wait until they are removed."
     )
     left = (found["first"] - database_time()).total_seconds() if found["first"] else 0

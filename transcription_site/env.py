@@ -168,8 +168,7 @@ class Environment(BaseModel):
     quota_upload_bytes: int | None = Field(
         None,
         ge=0,
-        description="bytes of a user's uploads that no job has taken yet;"
-        " 24 * AUDIO_MAX_BYTES + 4 * RECORDING_MAX_BYTES if unset",
+        description="bytes of a user's uploads that no job has taken yet",
     )
     spending_cap_usd_per_month: Dollars | None = Field(
         None, description="US dollars for engine calls of all users in a month"

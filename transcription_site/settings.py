@@ -280,12 +280,7 @@ RATE_LIMIT = env.rate_limit
 QUOTA_MINUTES_PER_DAY = env.quota_minutes_per_day
 QUOTA_MINUTES_PER_MONTH = env.quota_minutes_per_month
 QUOTA_JOBS_IN_FLIGHT = env.quota_jobs_in_flight
-# On also where nobody set it: for each byte that is announced the storage may have to find room.
-QUOTA_UPLOAD_BYTES = (
-    24 * AUDIO_MAX_BYTES + 4 * RECORDING_MAX_BYTES
-    if env.quota_upload_bytes is None
-    else env.quota_upload_bytes
-)
+QUOTA_UPLOAD_BYTES = env.quota_upload_bytes
 SPENDING_CAP_USD_PER_MONTH = env.spending_cap_usd_per_month
 SPENDING_CAP_USER_USD_PER_MONTH = env.spending_cap_user_usd_per_month
 ENGINE_PRICES = env.engine_prices
