@@ -54,10 +54,11 @@ def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
     own = place = (UUID(job_id), index)
     again = None
     try:
-        for place in turns.given(*own, engine):
-            again = pipeline.transcribe(*place, engine)
-            if place != own:
-                _come_again(place, again)
+        with turns.threads.one_busy():
+            for place in turns.given(*own, engine):
+                again = pipeline.transcribe(*place, engine)
+                if place != own:
+                    _come_again(place, again)
     except Stopping:
         # The claim was given back; the row waits for the next worker.
         if place != own:

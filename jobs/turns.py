@@ -6,9 +6,9 @@ progress with the same engine; of equals, of the one who was served longer ago. 
 to its own chunk afterwards, so that none is left without; the other chunk's own message finds it
 taken, and does nothing.
 
-To look who waits takes four statements. A process spends a twentieth of its time on that at most:
-next to an engine's seconds nearly every message looks, and with an engine that answers at once
-some do, and the others cost nothing.
+While a thread is free nobody waits, and no turn is lent. To look who waits takes four statements. A
+process spends a twentieth of its time on that at most: next to an engine's seconds nearly every
+message looks, and with an engine that answers at once some do, and the others cost nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Final
 from uuid import UUID
@@ -32,6 +33,32 @@ Place = tuple[UUID, int]  # a job and the index of its chunk
 PAUSE: Final = 20.0  # times as long as the look before took
 
 
+class Threads:
+    """How many of a process's threads have a message."""
+
+    def __init__(self) -> None:
+        self.all = 1  # until a worker says how many it has
+        self._busy = 0
+        self._counting = threading.Lock()
+
+    @property
+    def are_busy(self) -> bool:
+        return self._busy >= self.all
+
+    @contextmanager
+    def one_busy(self) -> Iterator[None]:
+        with self._counting:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._busy -= 1
+
+
+threads = Threads()
+
+
 class _Looks:
     """How a process looks who is next: one thread at a time, and now and then."""
 
@@ -45,7 +72,7 @@ class _Looks:
 
     def __call__(self, own: Place, engine: str) -> Place | None:
         """The chunk that goes before that one; None when it is its own turn, as far as seen."""
-        if not self._looking.acquire(blocking=False):
+        if not threads.are_busy or not self._looking.acquire(blocking=False):
             return None
         try:
             began = time.monotonic()

@@ -207,7 +207,12 @@ class WorkerLife(Middleware):
     _watchdog: watchdog.Watchdog | None = None
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        from jobs import engines, interruption, liveness  # noqa: PLC0415  (models are not loaded before)
+        from jobs import (  # noqa: PLC0415  (models are not loaded before)
+            engines,
+            interruption,
+            liveness,
+            turns,
+        )
 
         watchdog.stop_only_once()
         engines.child_pool()
@@ -215,6 +220,7 @@ class WorkerLife(Middleware):
         if isinstance(broker, SafeRedisBroker):
             broker.use(patient_client(settings.BROKER_URL))
         interruption.resume()
+        turns.threads.all = worker.worker_threads
         # Before the first message: a claim would start a heartbeat that knows of no queues.
         queues = worker.consumer_whitelist or broker.get_declared_queues()
         liveness.start(",".join(sorted(queues)))
@@ -237,10 +243,11 @@ class WorkerLife(Middleware):
         interruption.interrupt()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        from jobs import interruption, liveness  # noqa: PLC0415
+        from jobs import interruption, liveness, turns  # noqa: PLC0415
 
         liveness.stop()
         interruption.resume()
+        turns.threads.all = 1
 
 
 class BoundedRetries(Retries):

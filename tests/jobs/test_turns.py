@@ -27,6 +27,7 @@ def nobody_was_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor was anything looked for; and each message looks."""
     monkeypatch.setattr(turns, "_look", turns._Looks())
     monkeypatch.setattr(turns, "PAUSE", 0.0)
+    monkeypatch.setattr(turns.threads, "all", 0)  # none is free
 
 
 def make_job(chunks: int, user: str, *, running: int = 0) -> Job:
@@ -140,6 +141,17 @@ def test_looking_takes_a_twentieth_of_the_time_and_one_thread(
     with turns._look._looking:
         assert lent(many, 1) is None
     assert lent(many, 1) == (few.pk, 0)
+
+
+def test_no_turn_is_lent_while_a_thread_is_free() -> None:
+    many = make_job(3, "alice", running=1)
+    few = make_job(1, "bob")
+    turns.threads.all = 2
+    with turns.threads.one_busy():
+        assert lent(many, 1) is None
+        with turns.threads.one_busy():
+            assert lent(many, 1) == (few.pk, 0)
+    assert lent(many, 1) is None
 
 
 # --- the actor ---
