@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +27,7 @@ from jobs.models import Job
 
 MAX_WAIT_SECONDS: Final = 30
 LOOK_SECONDS: Final = 0.1
+PAUSE: Final = 20.0  # at least, times as long as the look took: a busy system has better to do
 AWAY_SECONDS: Final = 2.0  # until a database that failed is asked again
 
 logger = logging.getLogger(__name__)
@@ -101,14 +103,14 @@ class Waits:
         pause = LOOK_SECONDS
         while self._waiting:
             await asyncio.sleep(pause)
-            asked = list(self._waiting)
+            asked, began = list(self._waiting), time.monotonic()
             try:
                 running = await loop.run_in_executor(self._thread, _in_progress, asked)
             except DatabaseError as error:
                 logger.warning("Nobody who waits for a job hears of its end: %s", error)
                 pause = AWAY_SECONDS
                 continue
-            pause = LOOK_SECONDS
+            pause = max(LOOK_SECONDS, PAUSE * (time.monotonic() - began))
             self._wake(job_id for job_id in asked if job_id not in running)
 
     def _wake(self, job_ids: Iterable[UUID]) -> None:
