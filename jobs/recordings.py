@@ -117,25 +117,37 @@ def _claim(job_id: UUID) -> _Claim | None:
 
 
 def _cut(claim: _Claim) -> list[str]:
-    """The paths of the pieces, which lie in the storage then.
+    """The paths of the pieces, which lie in the storage then; all of them, or none.
 
     Raises AsrError, OSError.
     """
+    paths: list[str] = []
+    try:
+        with _private_copy(claim.path) as file:
+            for files in _pieces(file):
+                paths += uploads.store_all(claim.user_id, uuid4(), files)
+    except BaseException:
+        uploads.abandon(paths)
+        raise
+    return paths
+
+
+def _pieces(file: str) -> Iterator[list[ContentFile[bytes]]]:
+    """The recording in this file, some pieces of it at a time.
+
+    Raises AsrError.
+    """
     pool, most = engines.child_pool(), settings.RECORDING_MAX_SECONDS
     piece, deadline = settings.AUDIO_MAX_SECONDS, time.monotonic() + CUT_SECONDS
-    with _private_copy(claim.path) as file:
-        patience = CUT_SECONDS / 2
-        ends = pool.run(plan_cuts, file, most, piece, limit=CUT_SECONDS, patience=patience)
-        spans = list(zip([0, *ends], ends, strict=False))
-        if len(spans) > MAX_PIECES:
-            raise AudioRejected("audio_too_long", f"it makes more than {MAX_PIECES} chunks")
-        paths: list[str] = []
-        for first in range(0, len(spans), PIECES_AT_ONCE):
-            some = spans[first : first + PIECES_AT_ONCE]
-            made = pool.run(cut, file, most, some, limit=deadline - time.monotonic())
-            files = [ContentFile(data, name="piece.flac") for data in made]
-            paths += uploads.store_all(claim.user_id, uuid4(), files)
-    return paths
+    patience = CUT_SECONDS / 2
+    ends = pool.run(plan_cuts, file, most, piece, limit=CUT_SECONDS, patience=patience)
+    spans = list(zip([0, *ends], ends, strict=False))
+    if len(spans) > MAX_PIECES:
+        raise AudioRejected("audio_too_long", f"it makes more than {MAX_PIECES} chunks")
+    for first in range(0, len(spans), PIECES_AT_ONCE):
+        some = spans[first : first + PIECES_AT_ONCE]
+        made = pool.run(cut, file, most, some, limit=deadline - time.monotonic())
+        yield [ContentFile(data, name="piece.flac") for data in made]
 
 
 @contextmanager
@@ -183,7 +195,7 @@ def _keep(claim: _Claim, paths: list[str]) -> bool:
 
 
 def _record_error(claim: _Claim, error: AsrError) -> None:
-    """Try again later, or fail the job; a storage that is away costs no attempt."""
+    """Try again later, or fail the job; a storage that is away or full costs no attempt."""
     wait = getattr(error, "retry_after", None)
     free = wait is not None or isinstance(error, ChildBusy)
     try:

@@ -23,6 +23,7 @@ from jobs.database import release_connection
 from jobs.storage.base import AudioStorage, SignedUpload, check_path
 from jobs.storage.errors import (
     AWAY_SECONDS,
+    FULL_SECONDS,
     AudioNotFoundError,
     AudioUnavailable,
     InvalidPathError,
@@ -107,9 +108,12 @@ def reading(path: str) -> Iterator[File[bytes]]:
 
 
 def unavailable(error: OSError) -> AudioUnavailable:
-    """What it means to a chunk that the storage fails."""
+    """What it means to a chunk, or to a recording, that the storage fails."""
     if isinstance(error, StorageAwayError):
         detail, wait = str(error.strerror), AWAY_SECONDS
+        return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
+    if is_out_of_room(error):
+        detail, wait = "there is no room for it", FULL_SECONDS
         return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
     detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
     return AudioUnavailable("storage_unavailable", detail)

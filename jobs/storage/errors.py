@@ -8,6 +8,7 @@ from typing import Final
 from asr.errors import AsrError
 
 AWAY_SECONDS: Final = 10.0  # until a chunk looks again for a storage that is away
+FULL_SECONDS: Final = 30.0  # until it is tried again to store where no room was
 # The disk, the user's quota, or the largest file that the process may write.
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -28,9 +29,11 @@ class StorageAwayError(OSError):
 
 
 class AudioUnavailable(AsrError):
-    """A file that was there cannot be read: `audio_not_found`, `storage_unavailable`.
+    """A file that was there cannot be read, or one that is made of it cannot be kept:
+    `audio_not_found`, `storage_unavailable`.
 
-    `retry_after` is set where nothing can be read: then a wait of that many seconds costs nothing.
+    `retry_after` is set where nothing can be read, or kept: then a wait of that many seconds costs
+    nothing.
     """
 
     recoverable = True

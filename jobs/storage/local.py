@@ -19,6 +19,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.core.files import File
 
+from jobs.crashpoints import full_disk
 from jobs.storage.base import AudioStorage, blocks, check_path
 from jobs.storage.errors import AudioNotFoundError, InvalidPathError, StorageAwayError
 
@@ -111,6 +112,7 @@ class LocalAudioStorage(AudioStorage):
                 for block in blocks(content):
                     file.write(block)
                 file.flush()
+                full_disk()
                 os.fsync(file.fileno())
             os.rename(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)

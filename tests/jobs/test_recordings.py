@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -200,6 +202,29 @@ def test_a_storage_that_is_away_costs_no_attempt(job: Job, audio_root: Path) -> 
     audio_root.with_name("unmounted").rename(audio_root)
     Recording.objects.update(not_before=job.submitted_time)
     assert recordings.cut_recording(job.pk)
+
+
+def test_a_full_disk_costs_no_attempt_and_no_piece_is_left(
+    job: Job, audio_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for_two = iter([None] * 4)  # each file, and each folder
+
+    def store(descriptor: int) -> None:
+        if next(room_for_two, "none") == "none":
+            raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "PIECES_AT_ONCE", 1)
+        patch.setattr(os, "fsync", store)
+        assert not recordings.cut_recording(job.pk)
+    row = Recording.objects.get(pk=job.pk)
+    assert (row.attempts, row.lease_token) == (0, None)
+    assert [path.name for path in audio_root.rglob("*") if path.is_file()] == ["long"]
+    assert not Upload.objects.exists()
+    assert not Recording.objects.due().exists()
+    Recording.objects.update(not_before=job.submitted_time)
+    assert recordings.cut_recording(job.pk)
+    assert job.chunks.count() == 3
 
 
 def test_after_four_failures_the_job_fails_and_a_retry_cuts_anew(
