@@ -70,11 +70,11 @@ class Vendor:
 
 
 @contextmanager
-def serving() -> Iterator[Vendor]:
+def serving(host: str = "127.0.0.1", port: int = 0) -> Iterator[Vendor]:
     vendor = Vendor()
     handler = type("Handler", (_Handler,), {"vendor": vendor})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        vendor.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    with _Server((host, port), handler) as server:
+        vendor.url = f"http://{host}:{server.server_address[1]}/v1"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield vendor
         vendor.stop.set()

@@ -14,6 +14,8 @@ from typing import Any, Final
 from tests.faults.history import Line, of_kind
 
 OVERDUE_SECONDS: Final = 120.0  # a chunk that waits longer than that for nothing is forgotten
+EXACTLY: Final = 1e-6
+NOTHING: Final = [0.0] * 4
 JOB_ENDS: Final = ("completed", "failed", "cancelled")
 # What may follow what: written down here once more, so that the service is not its own judge.
 CHUNK_MOVES: Final = {
@@ -63,9 +65,10 @@ def check(lines: Sequence[Line]) -> Verdict:
         _check_texts(final, submit, verdict)
         _check_events(final, verdict)
         _check_waiting(final, verdict)
-    if any(of_kind(lines, "be_told")):
-        _check_told(of_kind(lines, "told"), list(finals.values()), verdict)
+    _check_told(lines, list(finals.values()), verdict)
     _check_hits(lines, list(finals.values()), submits, verdict)
+    for line in of_kind(lines, "usage")[-1:]:
+        _check_usage(line["ledger"], line["days"], verdict)
     for line in of_kind(lines, "queues")[-1:]:
         left = {name: number for name, number in line["left"].items() if number}
         verdict.stuck += [f"{number} messages in {name}" for name, number in left.items()]
@@ -149,17 +152,18 @@ def _check_waiting(final: Line, verdict: Verdict) -> None:
         verdict.stuck.append(f"{final['job']} has ended, and some of its chunks have not")
 
 
-def _check_told(told: Sequence[Line], finals: Sequence[Line], verdict: Verdict) -> None:
+def _check_told(lines: Sequence[Line], finals: Sequence[Line], verdict: Verdict) -> None:
     """Each end was told to the receiver, under one id, with one body; and nothing else was."""
+    listeners = {line["user"] for line in of_kind(lines, "listens")}
     ends = Counter(
         (final["job"], event["type"].replace("job.", "transcript."))
         for final in finals
         for event in final["events"]
-        if event["type"].removeprefix("job.") in JOB_ENDS
+        if final["user"] in listeners and event["type"].removeprefix("job.") in JOB_ENDS
     )
     ids: dict[tuple[str, str], set[str]] = {}
     bodies: dict[str, set[str]] = {}
-    for line in told:
+    for line in of_kind(lines, "told"):
         ids.setdefault((line["job"], line["type"]), set()).add(line["id"])
         bodies.setdefault(line["id"], set()).add(line["digest"])
     for what in ends.keys() | ids.keys():
@@ -171,6 +175,20 @@ def _check_told(told: Sequence[Line], finals: Sequence[Line], verdict: Verdict) 
     for told_id, digests in bodies.items():
         if len(digests) > 1:
             verdict.duplicated.append(f"{told_id} was told in {len(digests)} ways")
+
+
+def _check_usage(
+    ledger: dict[str, list[float]], days: dict[str, list[float]], verdict: Verdict
+) -> None:
+    """What is summed up is what the ledger comes to, to the millionth."""
+    for key in sorted(ledger.keys() | days.keys()):
+        spent, summed = ledger.get(key, NOTHING), days.get(key, NOTHING)
+        pairs = list(zip(spent, summed, strict=True))
+        what = f"the usage of {key} is summed up as {summed}, and comes to {spent}"
+        if any(one > other + EXACTLY for one, other in pairs):
+            verdict.lost.append(what)
+        elif any(one < other - EXACTLY for one, other in pairs):
+            verdict.duplicated.append(what)
 
 
 def _check_hits(

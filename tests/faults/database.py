@@ -22,6 +22,8 @@ CHUNK_COLUMNS = (
     " not_before, resend_time, lease_expires_time, worker_id, started_time, ended_time"
 )
 EVENT_COLUMNS = "job_id, sequence, type, time, data"
+CALL_COLUMNS = "user_id, engine, started_time, outcome, error_code, audio_seconds, price_usd"
+DAY_COLUMNS = "user_id, day, engine, calls, unpriced_calls, seconds, price_usd"
 ID_COLUMNS = {"id", "job_id", "worker_id"}
 TIME_COLUMNS = {
     "not_before",
@@ -65,7 +67,7 @@ class Database:
     def jobs(self) -> list[Record]:
         """Every job with its `chunks`, `events` and `transcript`, in the order of submission."""
         with self._reader() as read:
-            jobs = read("SELECT id, status FROM jobs_job ORDER BY id")
+            jobs = read("SELECT id, status, user_id FROM jobs_job ORDER BY id")
             chunks = _by_job(read(f"SELECT {CHUNK_COLUMNS} FROM jobs_chunk"), "index")
             events = _by_job(read(f"SELECT {EVENT_COLUMNS} FROM jobs_jobevent"), "sequence")
             texts = read("SELECT job_id, text FROM jobs_transcript")
@@ -74,6 +76,7 @@ class Database:
             {
                 "job": row["id"],
                 "status": row["status"],
+                "user": row["user_id"],
                 "transcript": transcripts.get(row["id"]),
                 "chunks": chunks[row["id"]],
                 "events": events[row["id"]],
@@ -85,6 +88,32 @@ class Database:
         """How many webhooks are still to be sent."""
         statement = "SELECT count(*) AS n FROM jobs_webhookdelivery WHERE status = 'pending'"
         return int(self.read(statement)[0]["n"])
+
+    def usage(self) -> dict[str, dict[str, list[float]]]:
+        """Calls, those without a price, seconds and dollars of each user, day and engine.
+
+        `ledger` from each call that counts, `days` as the service has summed them up.
+        """
+        with self._reader() as read:
+            calls = read(f"SELECT {CALL_COLUMNS} FROM jobs_enginecall")
+            days = read(f"SELECT {DAY_COLUMNS} FROM jobs_usageday")
+        ledger: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
+        for call in calls:
+            free = call["outcome"] == "failed" and call["error_code"] != "engine_bad_response"
+            if free or call["outcome"] == "refused":
+                continue
+            day = datetime.fromtimestamp(call["started_time"], UTC).date()
+            price = call["price_usd"]
+            counted = (1.0, float(price is None), call["audio_seconds"], float(price or 0))
+            sums = ledger[f"{call['user_id']}, {day}, {call['engine']}"]
+            sums[:] = [sum(pair) for pair in zip(sums, counted, strict=True)]
+        summed = {
+            f"{row['user_id']}, {row['day']}, {row['engine']}": [
+                float(row[name]) for name in ("calls", "unpriced_calls", "seconds", "price_usd")
+            ]
+            for row in days
+        }
+        return {"ledger": dict(ledger), "days": summed}
 
     def ledger(self, job_id: str, index: int) -> list[tuple[str, bool]]:
         """The calls of the engine for this chunk, in order: outcome, and whether it has ended."""

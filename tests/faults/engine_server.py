@@ -324,7 +324,7 @@ def _body(digest: str, status: int) -> bytes:
     if status != 200:
         return json.dumps({"error": {"message": f"scripted {status}", "type": "scripted"}}).encode()
     text = spoken_text(digest)
-    times = {"start": 0.0, "end": 30.0}  # Whisper too hears past the end of short files
+    times = {"start": 0.0, "end": 300.0}  # Whisper too hears past the end of short files
     segment = {"text": f" {text}", "avg_logprob": -0.2, **times}
     words = [{"word": word, **times} for word in text.split()]
     answer = {"text": text, "language": "english", "segments": [segment], "words": words}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import shutil
 import time
@@ -14,12 +12,11 @@ from typing import Any
 
 import httpx2
 
-from tests.asr.vendor import Received
-from tests.faults.audio import Audio, make_audio
+from tests.faults.audio import Audio, audio_of, make_audio
 from tests.faults.checker import JOB_ENDS, Verdict, check
-from tests.faults.history import History
+from tests.faults.history import History, what_was_asked, what_was_told
 from tests.faults.table import Outcome
-from tests.faults.world import World
+from tests.faults.world import USER, World
 from tests.helpers import wait_until
 
 END_SECONDS = 180.0  # for every job of a row, whatever happens to it
@@ -74,7 +71,9 @@ class Row:
         self._world = self._worlds.get(wanted)
         self._world.calm()
         self._hits_before = len(self._world.engine.hits)
+        self._told_before = len(self._world.receiver.received)
         self._jobs_before = self._world.database.job_ids()
+        self._history.record("listens", user=USER)
         return self._world
 
     def fresh_world(self, **wanted: Any) -> World:
@@ -94,7 +93,7 @@ class Row:
     def audio(self, count: int) -> list[Audio]:
         """New files under the audio root, each with its own bytes and its own text."""
         assert self._world is not None
-        folder = self._world.audio_root / "alice" / f"{time.time_ns():x}"
+        folder = self._world.audio_root / USER / f"{time.time_ns():x}"
         folder.mkdir(parents=True)
         return make_audio(folder, count)
 
@@ -125,16 +124,8 @@ class Row:
         """
         assert self._world is not None
         paths = [str(item.path.relative_to(self._world.audio_root)) for item in audio]
-        self._history.record(
-            "submit",
-            paths=paths,
-            digests=[item.digest for item in audio],
-            texts=[item.text for item in audio],
-            expects=expects,
-            hits=[hits] * len(audio) if isinstance(hits, int) else list(hits),
-            gaps=gaps or {},
-        )
-        body = {"audioChunkPaths": paths, "userId": "alice", **options}
+        self._expect(paths, audio, expects=expects, hits=hits, gaps=gaps)
+        body = {"audioChunkPaths": paths, "userId": USER, **options}
         try:
             answer = self._world.client.post("/transcribe", json=body)
         except httpx2.HTTPError as error:
@@ -146,17 +137,42 @@ class Row:
             self._history.record("refused", paths=paths, status=answer.status_code)
         return answer
 
-    def be_told(self) -> str:
-        """Have the receiver told of every end, to which it is held; the address of the webhook.
+    def taken(self, answer: httpx2.Response) -> str:
+        """Note a submission of the row's own making, which must be accepted; the job's id.
 
-        For a world of the row's own, as it stays so.
+        Its files are named by the service; `expect` says of them what is to come out.
         """
+        assert answer.status_code == 202, answer.text
+        job_id = str(answer.json()["jobId"])
+        self._history.record("accepted", paths=[], job=job_id)
+        return job_id
+
+    def expect(self, job_id: str, **expected: Any) -> list[Audio]:
+        """Say what a job is to come to; its files, as they lie in the storage now."""
         assert self._world is not None
-        body = {"url": self._world.receiver.url, "userId": "alice"}
-        answer = self._world.client.post("/webhooks", json=body)
-        assert answer.status_code == 201, answer.text
-        self._history.record("be_told")
-        return str(answer.headers["Location"])
+        paths = [chunk["audioChunkPath"] for chunk in self.read(job_id)["chunks"]]
+        audio = [audio_of(self._world.audio_root / path) for path in paths]
+        self._expect(paths, audio, **expected)
+        return audio
+
+    def _expect(
+        self,
+        paths: Sequence[str],
+        audio: Sequence[Audio],
+        *,
+        expects: str = "completed",
+        hits: int | Sequence[int] = 1,
+        gaps: Mapping[int, str] | None = None,
+    ) -> None:
+        self._history.record(
+            "submit",
+            paths=paths,
+            digests=[item.digest for item in audio],
+            texts=[item.text for item in audio],
+            expects=expects,
+            hits=[hits] * len(audio) if isinstance(hits, int) else list(hits),
+            gaps=gaps or {},
+        )
 
     # --- what happens
 
@@ -212,7 +228,7 @@ class Row:
 
     def events(self, job_id: str) -> list[str]:
         """The types of the job's events so far, from the database."""
-        return [e["type"] for job in self._jobs() if job["job"] == job_id for e in job["events"]]
+        return [e["type"] for job in self.jobs() if job["job"] == job_id for e in job["events"]]
 
     def verify(self, seconds: float = END_SECONDS) -> list[dict[str, Any]]:
         """Wait until everything has ended, then check the history; the rows of this row's jobs."""
@@ -229,19 +245,14 @@ class Row:
     def judge(self) -> list[dict[str, Any]]:
         """Write down how everything stands, and have the history checked."""
         assert self._world is not None
-        jobs = self._jobs()
+        jobs = self.jobs()
         for hit in self.hits:
-            self._history.record(
-                "hit",
-                digest=hit.digest,
-                started=_since_1970(hit.time),
-                ended=_since_1970(hit.ended),
-                status=hit.status,
-            )
-        for request in self._world.receiver.received:
-            self._history.record("told", **_what_was_told(request))
+            self._history.record("hit", **what_was_asked(hit))
+        for request in self._world.receiver.received[self._told_before :]:
+            self._history.record("told", **what_was_told(request))
         for job in jobs:
             self._history.record("final", **job)
+        self._history.record("usage", **self._world.database.usage())
         self._history.record("queues", left=Counter(queue for queue, _ in self._left))
         self.verdict, self.judged = check(self._history.lines()), True
         return jobs
@@ -286,29 +297,14 @@ class Row:
             time.sleep(0.2)
 
     def _all_ended(self) -> bool:
-        return all(job["status"] in JOB_ENDS for job in self._jobs())
+        return all(job["status"] in JOB_ENDS for job in self.jobs())
 
     def _all_told(self) -> bool:
         assert self._world is not None
         return not self._world.database.pending_deliveries()
 
-    def _jobs(self) -> list[dict[str, Any]]:
+    def jobs(self) -> list[dict[str, Any]]:
         """This row's jobs, also those whose submission got no answer."""
         assert self._world is not None
         jobs = self._world.database.jobs()
         return [job for job in jobs if job["job"] not in self._jobs_before]
-
-
-def _what_was_told(request: Received) -> dict[str, Any]:
-    body = json.loads(request.file)
-    return {
-        "job": body["data"]["jobId"],
-        "id": request.headers["webhook-id"],
-        "type": body["type"],
-        "digest": hashlib.sha256(request.file).hexdigest(),
-    }
-
-
-def _since_1970(moment: float | None) -> float | None:
-    """A moment of the monotonic clock, by the clock that the database has too."""
-    return None if moment is None else time.time() - time.monotonic() + moment

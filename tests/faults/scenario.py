@@ -30,7 +30,6 @@ class Scenario:
     def begin(self, **variables: str) -> World:
         self._world = self._row.fresh_world(WORKER_THREADS="4", **variables)
         self._world.engine.plan = self._plan
-        self._row.be_told()
         return self._world
 
     def play(self) -> None:

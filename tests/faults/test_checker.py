@@ -59,6 +59,7 @@ def a_history() -> list[Line]:
         "kind": "final",
         "time": NOW,
         "job": "j",
+        "user": "alice",
         "status": "completed",
         "transcript": "One. Two.",
         "chunks": [a_chunk(0), a_chunk(1)],
@@ -323,44 +324,6 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
 
     assert check(history.lines()).is_clean
     assert [line["kind"] for line in history.lines()] == [line["kind"] for line in a_history()]
-
-
-def tells(lines: list[Line], *told: tuple[str, str, str]) -> list[Line]:
-    """The receiver is to be told of ends, and was told these: type, id, and the body's digest."""
-    said = [{"kind": "told", "job": "j", "type": t, "id": i, "digest": d} for t, i, d in told]
-    return [{"kind": "be_told"}, *lines, *said]
-
-
-END = ("transcript.completed", "msg_j_8", "body")
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_an_end_that_is_told_under_one_id_is_clean_however_often(times: int) -> None:
-    assert str(check(tells(a_history(), *[END] * times))) == ""
-
-
-def test_an_end_that_was_not_told_is_lost() -> None:
-    verdict = check(tells(a_history()))
-
-    assert len(verdict.lost) == 1
-    assert not verdict.duplicated
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        ("transcript.completed", "msg_j_9", "body"),
-        ("transcript.completed", "msg_j_8", "another body"),
-        ("transcript.failed", "msg_j_7", "body"),
-    ],
-)
-def test_an_end_is_duplicated_when_it_was_told_in_another_way_too(
-    second: tuple[str, str, str],
-) -> None:
-    verdict = check(tells(a_history(), END, second))
-
-    assert len(verdict.duplicated) == 1
-    assert not verdict.lost
 
 
 def judged(defect: Callable[[list[Line]], None]) -> Verdict:

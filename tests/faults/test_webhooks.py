@@ -35,7 +35,7 @@ def redeliver(world: World, webhook: str) -> None:
 
 def test_row_32_a_webhook_s_receiver_fails_drips_is_gone_and_comes_back(row: Row) -> None:
     world = row.fresh_world()
-    webhook = row.be_told()
+    webhook = world.webhook
     world.receiver.says(500, {})
 
     row.fault("the receiver answers 500")
@@ -72,7 +72,7 @@ def test_row_32_a_webhook_s_receiver_fails_drips_is_gone_and_comes_back(row: Row
 @pytest.mark.parametrize("point", ["before-webhook", "after-webhook"])
 def test_row_32_a_process_dies_before_or_after_it_tells_of_an_end(row: Row, point: str) -> None:
     world = row.fresh_world(CRASHPOINT=f"{point}:1")
-    webhook = row.be_told()
+    webhook = world.webhook
 
     job_id = row.submit(row.audio(1), hits=1)
     row.fault(f"SIGKILL at {point}")

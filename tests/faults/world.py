@@ -24,6 +24,7 @@ from tests.helpers import wait_until
 from tests.servers import fresh_database
 from transcription_site import env as environment
 
+RECEIVER = "127.0.7.1"  # alone of this machine may be told of ends
 # Short enough for a test to wait for, long enough for a slow machine to keep.
 VARIABLES = {
     "WORKER_PROCESSES": "1",
@@ -32,10 +33,12 @@ VARIABLES = {
     "ENGINE_DEADLINE_SECONDS": "20",
     "LEASE_SECONDS": "50",
     "BREAKER_SECONDS": "5",
+    "ENGINE_PRICES": "openai=0.006",
     "WEBHOOK_ALLOW_HTTP": "True",
-    "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "WEBHOOK_ALLOWED_NETWORKS": f"{RECEIVER}/32",
 }
 
+USER = "alice"  # whose the jobs of the rows are
 TWO_PROCESSES = {"WORKER_PROCESSES": "2"}
 ONE_BY_ONE = {"WORKER_PROCESSES": "1", "WORKER_THREADS": "1"}
 
@@ -51,8 +54,9 @@ def own_port() -> int:
 class World:
     """Web, workers and sweeper under supervisord, with a Redis, a database and an engine.
 
-    `engine` is the scripted engine server, `receiver` is who may be told of ends, `redis` and (with
-    `own_postgres`) `postgres` are servers to kill and freeze, `processes` finds everything else.
+    `engine` is the scripted engine server, `receiver` is told of the ends of alice's jobs (its
+    `webhook` is an address of the API), `redis` and (with `own_postgres`) `postgres` are servers to
+    kill and freeze, `processes` finds everything else.
     """
 
     def __init__(self, folder: Path, *, own_postgres: bool = False, **variables: str) -> None:
@@ -68,7 +72,7 @@ class World:
 
     def _open(self, own_postgres: bool, variables: dict[str, str]) -> None:
         self.engine = self._stack.enter_context(engine_server())
-        self.receiver = self._stack.enter_context(serving())
+        self.receiver = self._stack.enter_context(serving(RECEIVER))
         self.redis = OwnRedis(self._folder("own-redis"))
         self._stack.callback(self.redis.kill)
         self.redis.start()
@@ -96,6 +100,10 @@ class World:
         self._system.lock()
         self._stack.callback(self._system.stop, grace=0)
         self.start()
+        told = {"url": self.receiver.url, "userId": USER}
+        answer = self.client.post("/webhooks", json=told)
+        assert answer.status_code == 201, answer.text
+        self.webhook = str(answer.headers["Location"])
 
     def start(self, **variables: str) -> None:
         """Bring up what is not there: everything, at first and after `die`."""
@@ -127,6 +135,11 @@ class World:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """An operator's `username` and `password`."""
+        return self._system.credentials
 
     def log(self, name: str) -> str:
         """What a process has said so far: `web`, `worker-chunks`, `sweeper`, `supervisord` …"""
