@@ -10,6 +10,7 @@ from importlib import import_module
 from rich.console import Console
 
 from benchmarks.figures import Figures
+from benchmarks.machine import speed
 
 SCENARIOS = ("burst", "pipeline", "engine", "submit", "read", "idle", "search")
 
@@ -28,6 +29,7 @@ def main() -> int:
     try:
         for name in asked.scenarios or SCENARIOS:
             with console.status(f"Measuring: {name} …"):
+                figures.tell(name, "million steps a second of the bare machine", f"{speed():.1f}")
                 import_module(f"benchmarks.{name}").measure(figures, quick=asked.quick)
     except KeyboardInterrupt:
         console.print("Interrupted; this was measured until then:")
