@@ -19,6 +19,7 @@ from rich.table import Table
 
 from jobs import dead_letters, tasks
 from jobs.dead_letters import ERROR_CODES, Selection, Tally
+from jobs.models import UserJobIndex
 
 MANY: Final = 50  # chunks from which on a progress bar is shown
 LONGEST_DAYS: Final = 36_500
@@ -92,7 +93,7 @@ class Command(BaseCommand):
     ) -> None:
         selection = Selection(codes=tuple(codes), older_than=older_than, user_id=user)
         with database_errors():
-            self._check(codes)
+            self._check(codes, user)
             found = dead_letters.tally(selection)
             left = [] if codes else dead_letters.tally(replace(selection, recoverable=False))
         if left:
@@ -106,7 +107,9 @@ class Command(BaseCommand):
         else:
             self._redrive(selection, found)
 
-    def _check(self, codes: list[str]) -> None:
+    def _check(self, codes: list[str], user: str) -> None:
+        if user and not UserJobIndex.objects.filter(user_id=user).exists():
+            raise CommandError(f"There are no jobs of a user {user!r}.")
         for code in codes:
             if not dead_letters.is_known(code):
                 known = ", ".join(sorted(ERROR_CODES))

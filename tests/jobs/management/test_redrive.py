@@ -117,7 +117,8 @@ def test_without_dead_letters_it_says_so() -> None:
     job = make_dead_job("invalid_audio")
     assert "No dead letters are selected." in run()
     assert "invalid_audio (1)" in run("--user", "alice")
-    assert run("--user", "nobody") == "No dead letters are selected.\n"
+    factories.make_job(1, user_id="bob")
+    assert run("--user", "bob") == "No dead letters are selected.\n"
     assert run("--code", "engine_error") == "No dead letters are selected.\n"
     assert statuses(job) == ["failed"]
 
@@ -127,6 +128,7 @@ def test_without_dead_letters_it_says_so() -> None:
     [
         (("--code", "engine_eror"), "no chunk fails with 'engine_eror'; the codes are audio_not"),
         (("--code", "engine_error", "--code", ""), "no chunk fails with ''"),
+        (("--user", "alcie"), "There are no jobs of a user 'alcie'."),
         (("--older-than", "2"), "'2' is no age; write a number and s, m, h or d, as in 2h"),
         (("--older-than", "h"), "'h' is no age"),
         (("--older-than", "-2h"), "expected one argument"),
