@@ -120,6 +120,8 @@ def _revive(change: JobChange, index: int, *, by_schedule: bool) -> None:
         errors=0,
         crashes=0,
         redrives=F("redrives") + int(by_schedule),
+        user_id=change.job.user_id,  # a chunk may be older than these columns
+        asked_engine=change.job.engine,
         not_before=Now(),
         resend_time=from_now(patience),
         dispatches=0,

@@ -74,7 +74,9 @@ def transcribe_chunk(job_id: str, index: int, engine: str) -> None:
 @dramatiq.actor(queue_name=engines.LOCAL_QUEUE, time_limit=int(recordings.CUT_SECONDS * 3 * 1000))
 def cut_recording(job_id: str) -> None:
     """Cut a job's recording into chunks, and have these transcribed."""
-    if recordings.cut_recording(UUID(job_id)):
+    with turns.threads.one_busy():
+        made = recordings.cut_recording(UUID(job_id))
+    if made:
         dispatch(UUID(job_id))
 
 

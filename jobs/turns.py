@@ -1,20 +1,20 @@
 """Fair turns: a message is a turn as well, and may be lent to a user who has fewer under way.
 
 The queue is first in, first out, and one user's 480 messages may stand before another's one. So
-before a message's own chunk is taken, its thread works on the chunks of those who have less in
-progress with the same engine; of equals, of the one who was served longer ago. The message comes
-to its own chunk afterwards, so that none is left without; the other chunk's own message finds it
-taken, and does nothing.
+before a message's own chunk is taken, its thread works on chunks of those who have less than their
+share of what is in progress with the same engine. The message comes to its own chunk afterwards, so
+that none is left without; the other chunk's own message finds it taken, and does nothing.
 
-While a thread is free nobody waits, and no turn is lent. To look who waits takes four statements. A
-process spends a twentieth of its time on that at most: next to an engine's seconds nearly every
-message looks, and with an engine that answers at once some do, and the others cost nothing.
+While a thread is free nobody waits, and no turn is lent. To look who waits takes a few statements,
+of which a process spends a twentieth of its time at most. So one look plans the turns of the next
+second, for as many messages as come.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -31,6 +31,8 @@ from jobs.models import Chunk, JobStatus, users_waiting
 Place = tuple[UUID, int]  # a job and the index of its chunk
 
 PAUSE: Final = 20.0  # times as long as the look before took
+PLAN_SECONDS: Final = 1.0  # what was planned may have been taken by others since
+USERS_AT_ONCE: Final = 16  # whose turns one look plans
 
 
 class Threads:
@@ -59,55 +61,73 @@ class Threads:
 threads = Threads()
 
 
-class _Looks:
-    """How a process looks who is next: one thread at a time, and now and then."""
+class _Plan:
+    """The turns that one process lends: who looks plans for those who come after."""
 
     def __init__(self) -> None:
         self._looking = threading.Lock()
         self._not_before = 0.0  # monotonic, seconds
+        self._turns: dict[str, deque[Place]] = {}  # by engine
+        self._until: dict[str, float] = {}
         self._ticks = count(1)
         # When each waiting user last got a turn here, by engine; replaced as a whole, so that it
         # never holds more than those who wait.
         self._served: dict[str, dict[str, int]] = {}
 
-    def __call__(self, own: Place, engine: str) -> Place | None:
+    def next(self, own: Place, engine: str) -> Place | None:
         """The chunk that goes before that one; None when it is its own turn, as far as seen."""
-        if not threads.are_busy or not self._looking.acquire(blocking=False):
+        if not self._has_turns(engine) and threads.are_busy:
+            self._look(engine)
+        if not self._has_turns(engine):
             return None
+        try:
+            place = self._turns[engine].popleft()
+        except IndexError:  # another thread was faster
+            return None
+        return None if place == own else place
+
+    def _has_turns(self, engine: str) -> bool:
+        return bool(self._turns.get(engine)) and time.monotonic() < self._until[engine]
+
+    def _look(self, engine: str) -> None:
+        if not self._looking.acquire(blocking=False):
+            return
         try:
             began = time.monotonic()
             if began < self._not_before:
-                return None
-            place = self._next(own, engine)
+                return
+            self._turns[engine] = deque(self._planned(engine))
             ended = time.monotonic()
+            self._until[engine] = ended + PLAN_SECONDS
             self._not_before = ended + PAUSE * (ended - began)
         finally:
             self._looking.release()
         release_connection()
-        return place
 
-    def _next(self, own: Place, engine: str) -> Place | None:
+    def _planned(self, engine: str) -> list[Place]:
+        """Chunks of those below their share, each in the order in which the turns are theirs."""
         waiting = users_waiting(engine)
         before = self._served.get(engine, {})
         served = self._served[engine] = {user: before.get(user, 0) for user in waiting}
         if len(waiting) < 2:
             served.update(dict.fromkeys(waiting, next(self._ticks)))
-            return None
-        owner = Chunk.objects.filter(job_id=own[0], index=own[1]).values_list("user_id", flat=True)
-        running = _running(engine)
+            return []
+        counted = _running(engine)
+        running = {user: counted.get(user, 0) for user in waiting}
+        share = -(-(sum(running.values()) + 1) // len(waiting))  # one thread is free, or soon
 
         def rank(user: str) -> tuple[int, int]:
-            return running.get(user, 0), served.get(user, 0)
+            return running[user], served[user]
 
-        user, place = owner.first() or "", None
-        for other in sorted(waiting, key=rank):
-            if rank(other) >= rank(user):
-                break
-            if place := _longest_waiting(engine, other):
-                user = other
-                break
-        served[user] = next(self._ticks)
-        return place
+        least = sorted(waiting, key=rank)[:USERS_AT_ONCE]
+        due = {user: _longest_waiting(engine, user, share - running[user]) for user in least}
+        planned: list[Place] = []
+        while below := [user for user in least if due[user]]:
+            user = min(below, key=rank)
+            planned.append(due[user].pop(0))
+            running[user] += 1
+            served[user] = next(self._ticks)
+        return planned
 
 
 def _running(engine: str) -> dict[str, int]:
@@ -116,15 +136,17 @@ def _running(engine: str) -> dict[str, int]:
     return dict(running.values_list("user_id").annotate(Count("pk")))
 
 
-def _longest_waiting(engine: str, user: str) -> Place | None:
+def _longest_waiting(engine: str, user: str, most: int) -> list[Place]:
     """What could be claimed at once; one in quarantine waits for its own message."""
+    if most <= 0:
+        return []
     due = Chunk.objects.due().not_being_recognised()
     due = due.filter(crashes__lt=quarantine.SUSPECT_CRASHES, job__status=JobStatus.IN_PROGRESS)
     of_user = due.filter(asked_engine=engine, user_id=user).order_by("not_before", "pk")
-    return of_user.values_list("job_id", "index").first()
+    return list(of_user.values_list("job_id", "index")[:most])
 
 
-_look = _Looks()
+_plan = _Plan()
 
 
 def given(job_id: UUID, index: int, engine: str) -> Iterator[Place]:
@@ -135,7 +157,7 @@ def given(job_id: UUID, index: int, engine: str) -> Iterator[Place]:
     """
     until = time.monotonic() + settings.LEASE_SECONDS
     own, seen = (job_id, index), set[Place]()
-    while time.monotonic() < until and (place := _look(own, engine)):
+    while time.monotonic() < until and (place := _plan.next(own, engine)):
         if place in seen:
             break  # it could not be taken, whatever the reason
         seen.add(place)

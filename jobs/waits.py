@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Final, cast
 from uuid import UUID
@@ -28,7 +29,7 @@ from jobs.models import Job
 MAX_WAIT_SECONDS: Final = 30
 LOOK_SECONDS: Final = 0.1
 PAUSE: Final = 20.0  # at least, times as long as the look took: a busy system has better to do
-AWAY_SECONDS: Final = 2.0  # until a database that failed is asked again
+AWAY_SECONDS: Final = 2.0  # between two looks at most, and until a database that failed is asked
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ class Waits:
                 logger.warning("Nobody who waits for a job hears of its end: %s", error)
                 pause = AWAY_SECONDS
                 continue
-            pause = max(LOOK_SECONDS, PAUSE * (time.monotonic() - began))
+            pause = PAUSE * (time.monotonic() - began)
+            pause = min(max(pause, LOOK_SECONDS), AWAY_SECONDS)
             self._wake(job_id for job_id in asked if job_id not in running)
 
     def _wake(self, job_ids: Iterable[UUID]) -> None:
@@ -123,16 +125,26 @@ class Waits:
         """The server stops when all are answered: those who wait are, once it is told to stop."""
         if threading.current_thread() is not threading.main_thread():
             return
-        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-        if not callable(before) or getattr(before, "ends_waits", False):
-            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.getsignal(number)
+            if callable(before) and not isinstance(before, _ClosesFirst):
+                signal.signal(
+                    number, _ClosesFirst(before, partial(loop.call_soon_threadsafe, self.close))
+                )
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self.close)
-            before(number, frame)
 
-        stop.ends_waits = True  # type: ignore[attr-defined]
-        signal.signal(signal.SIGTERM, stop)
+class _ClosesFirst:
+    """A signal's handler that lets all who wait go, and then does what was to be done before."""
+
+    def __init__(self, before: Callable[..., Any], close: Callable[[], object]) -> None:
+        self._before = before
+        self._close = close
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop is over already
+            self._close()
+        self._before(number, frame)
 
 
 def _in_progress(job_ids: Collection[UUID]) -> set[UUID]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -25,9 +24,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def nobody_was_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor was anything looked for; and each message looks."""
-    monkeypatch.setattr(turns, "_look", turns._Looks())
+    monkeypatch.setattr(turns, "_plan", turns._Plan())
     monkeypatch.setattr(turns, "PAUSE", 0.0)
-    monkeypatch.setattr(turns.threads, "all", 0)  # none is free
+    monkeypatch.setattr(turns.threads, "all", 0)  # none is free, until a worker says otherwise
 
 
 def make_job(chunks: int, user: str, *, running: int = 0) -> Job:
@@ -103,8 +102,7 @@ def test_a_message_that_has_nothing_to_do_may_lend_its_turn_as_well() -> None:
     few = make_job(2, "bob")
     actions.cancel(cancelled.pk)
     assert lent(cancelled, 0) == (few.pk, 0)
-    assert lent(many, 0) == (few.pk, 0)
-    assert lent(Job(pk=uuid4()), 0) is None  # nobody's, who has nothing under way
+    assert lent(many, 0) == (few.pk, 1)
 
 
 def test_what_could_not_be_claimed_at_once_is_passed_over() -> None:
@@ -126,6 +124,21 @@ def test_a_chunk_that_stays_due_is_offered_once() -> None:
     assert list(turns.given(many.pk, 1, "scripted")) == [(few.pk, 0), (many.pk, 1)]
 
 
+def test_one_look_plans_the_turns_of_many_messages() -> None:
+    many, few = make_job(20, "alice", running=9), make_job(8, "bob")
+    with CaptureQueriesContext(connection) as queries:
+        assert [lent(many, 10) for _ in range(5)] == [(few.pk, n) for n in range(5)]
+    assert len(queries) == 3
+
+
+def test_a_plan_is_forgotten_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PLAN_SECONDS", 0.0)
+    many, few = make_job(20, "alice", running=9), make_job(8, "bob")
+    assert lent(many, 10) is None
+    monkeypatch.setattr(turns, "PLAN_SECONDS", 60.0)
+    assert lent(many, 10) == (few.pk, 0)
+
+
 def test_looking_takes_a_twentieth_of_the_time_and_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -137,8 +150,8 @@ def test_looking_takes_a_twentieth_of_the_time_and_one_thread(
         assert lent(many, 1) is None  # so soon after
     assert len(queries) == 0
     monkeypatch.setattr(turns, "PAUSE", 0.0)
-    turns._look = turns._Looks()
-    with turns._look._looking:
+    monkeypatch.setattr(turns, "_plan", turns._Plan())
+    with turns._plan._looking:
         assert lent(many, 1) is None
     assert lent(many, 1) == (few.pk, 0)
 
@@ -232,19 +245,21 @@ def test_one_chunk_waits_less_than_three_rounds_behind_480(
     assert set(Chunk.objects.values_list("status", "attempts")) == {("completed", 1)}
 
 
-def test_two_crowds_share_the_threads(worker: WorkerInTest, script: ScriptedEngine) -> None:
-    crowds = [make_job(24, "alice"), make_job(24, "bob")]
+def test_a_second_crowd_gets_its_share_of_the_threads(
+    worker: WorkerInTest, script: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PAUSE", 20.0)
+    crowds = [make_job(24, name) for name in ("alice", "alice", "bob", "bob")]
     for job in crowds:
         tasks.dispatch(job.pk)
 
     def hear(request: AudioRequest) -> str:
-        time.sleep(0.02)
+        time.sleep(0.8 + len(script.calls) % 5 / 10)
         return "word"
 
     script.otherwise = hear
-    worker.start(4)
+    worker.start(16)
     wait_until(lambda: not Job.objects.in_progress().exists(), seconds=60)
-    assert len(script.calls) == 48
-    users = Chunk.objects.order_by("started_time").values_list("user_id", flat=True)
-    first = list(users)[:24]
-    assert 8 <= first.count("bob") <= 16
+    assert len(script.calls) == 96
+    users = list(Chunk.objects.order_by("started_time").values_list("user_id", flat=True))
+    assert users[:48].count("bob") >= 10  # none of the first 16, half of those after

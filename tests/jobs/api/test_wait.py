@@ -211,3 +211,6 @@ def test_at_a_stop_of_the_server_all_are_answered(application: Application) -> N
     assert answer.json()["jobStatus"] == "in_progress"
     assert time.monotonic() - began < 20
     assert told == [signal.SIGTERM]
+    began = time.monotonic()
+    ask_once(application, factories.make_job(1))  # who comes now is not kept either
+    assert time.monotonic() - began < 20
