@@ -32,6 +32,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 
 WEB_THREADS: Final = 16  # as many as there are connections in the database's pool
 SILENCE_SECONDS: Final = 60.0  # in the middle of a body
+UNPACKED_AT_MOST: Final = 100  # times as long as it came; sound and JSON are 2 to 20 times
+UNPACKED_UNASKED: Final = 1_000_000  # bytes that any body may unpack to
 
 
 class Application(ASGIHandler):
@@ -162,13 +164,15 @@ class IncomingBody:
 class PackedBody(IncomingBody):
     """One with a Content-Encoding, whose parts are unpacked: never more than a piece is held.
 
-    What it unpacks to is bounded as if it came so; what comes in as well, for there are streams
-    without an end that hold nothing.
+    What it unpacks to is bounded as if it came so, and by what came in: it is read before anybody
+    knows who sends it. What comes in is bounded as well, for there are streams without an end that
+    hold nothing.
     """
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], room: int, encoding: str) -> None:
         super().__init__(receive, room + room // 64 + 1024)  # gzip adds less to what is random
         self._unpacked_room = room
+        self._trust = UNPACKED_UNASKED
         self._packed = unpacking(encoding)
         self._pieces: Iterator[bytes] = iter(())
 
@@ -187,9 +191,12 @@ class PackedBody(IncomingBody):
             message = await self._arriving()
             if message["type"] == "http.disconnect":
                 return message
-            self._pieces = self._packed.pieces(message.get("body", b""))
+            came = message.get("body", b"")
+            self._trust += UNPACKED_AT_MOST * len(came)
+            self._pieces = self._packed.pieces(came)
         self._unpacked_room -= len(piece)
-        if self._unpacked_room < 0:
+        self._trust -= len(piece)
+        if self._unpacked_room < 0 or self._trust < 0:
             raise RequestDataTooBig("the body unpacks to more than any may be")
         await asyncio.sleep(0)  # others are answered between two pieces
         return {"type": "http.request", "body": piece, "more_body": True}

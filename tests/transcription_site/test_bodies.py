@@ -255,6 +255,19 @@ def test_a_bomb_is_not_unpacked(
     assert LIMIT < unpacked <= LIMIT + PIECE
 
 
+def test_a_body_may_not_unpack_to_a_hundred_times_its_length(
+    port: int, head: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "UNPACKED_UNASKED", 0)
+    body = submission(LIMIT)
+    packed = gzip.compress(body)
+    monkeypatch.setattr(asgi, "UNPACKED_AT_MOST", len(body) // len(packed) + 1)
+    assert send_packed(port, head, packed)[0] == 202
+    monkeypatch.setattr(asgi, "UNPACKED_AT_MOST", len(body) // len(packed) - 1)
+    status, answer = send_packed(port, head, packed)
+    assert (status, code(answer)) == (413, "request_too_large")
+
+
 @pytest.mark.parametrize(
     "endless",
     [gzip.compress(b""), b"\0\0\0\xff\xff"],
