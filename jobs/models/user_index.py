@@ -79,11 +79,12 @@ class UserIndexStamp(models.Model):
 
         For what a user may have a number of, as it keeps two from being counted and made at once.
         """
-        new = UserIndexStamp(user_id=user_id, stamp=uuid4())
-        UserIndexStamp.objects.bulk_create([new], ignore_conflicts=True)
-        list(UserIndexStamp.objects.select_for_update().filter(pk=user_id).values_list("pk"))
+        held = UserIndexStamp.objects.select_for_update().values_list("pk")
+        while not list(held.filter(pk=user_id)):  # as often as an erasure deletes it in between
+            new = UserIndexStamp(user_id=user_id, stamp=uuid4())
+            UserIndexStamp.objects.bulk_create([new], ignore_conflicts=True)
 
     @staticmethod
     def of(user_id: str) -> UUID | None:
-        """The present stamp; None for a user who never had a job."""
+        """The present stamp; None where there is none, and then the user has no job."""
         return UserIndexStamp.objects.filter(pk=user_id).values_list("stamp", flat=True).first()
