@@ -7,8 +7,8 @@ the row first, so that no job takes a file that is about to go.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -69,6 +69,10 @@ def announce(
     """
     upload_id = new_job_id()
     path = storage.upload_path(user_id, str(upload_id), "audio", name=name)
+    files = storage.audio_files()
+    if files.is_remote:
+        release_connection()
+    signed = files.sign_upload(path, size=size, content_type=content_type, seconds=URL_SECONDS)
     with transaction.atomic():
         quotas.take_room(user_id, size)
         Upload.objects.create(
@@ -80,9 +84,6 @@ def announce(
             content_type=content_type,
             expires_time=from_now(UNUSED),
         )
-    signed = storage.audio_files().sign_upload(
-        path, size=size, content_type=content_type, seconds=URL_SECONDS
-    )
     return Announced(upload_id=upload_id, path=path, signed=signed)
 
 
@@ -164,19 +165,15 @@ def take(paths: Sequence[str], known: Collection[str] = ()) -> set[str]:
     ours = sorted({path for path in paths if storage.is_among_uploads(path)})
     if not ours:
         return set()
-    made = {new_job_id() for _ in ours}
-    Upload.objects.bulk_create(
-        [Upload(pk=pk, path=path, expires_time=Now()) for pk, path in zip(made, ours, strict=True)],
-        ignore_conflicts=True,
-    )
-    rows = Upload.objects.select_for_update().filter(path__in=ours).order_by("path")
+    made = _hold(dict.fromkeys(ours, ""))
+    rows = Upload.objects.filter(path__in=ours)
     taken = set()
-    for pk, path, doomed in rows.values_list("pk", "path", "doomed"):
+    for pk, path, doomed in rows.order_by("path").values_list("pk", "path", "doomed"):
         if doomed:
             raise UploadDoomedError(path)
         if pk not in made:
             taken.add(path)
-    Upload.objects.filter(path__in=ours).delete()
+    rows.delete()
     if others := [path for path in ours if path not in taken]:
         chunks, recordings = _named(others)
         taken.update(path for (path,) in chunks.union(recordings))
@@ -196,8 +193,7 @@ def _named(paths: Sequence[str]) -> list[Any]:
 def abandon(paths: Sequence[str]) -> None:
     """Remove files of which no job came to be; the sweeper is the belt."""
     with suppress(DatabaseError, OSError):
-        Upload.objects.filter(path__in=paths).update(doomed=True, expires_time=Now())
-        _remove(paths)
+        _remove(_doom(Upload.objects.filter(path__in=paths)))
 
 
 def give_up(owners: Mapping[str, str], *, doomed: bool = False) -> None:
@@ -207,17 +203,39 @@ def give_up(owners: Mapping[str, str], *, doomed: bool = False) -> None:
         owners: the users, by the uploads' paths.
         doomed: they are to be removed although jobs name them.
     """
-    rows = [
-        Upload(user_id=user_id, path=path, expires_time=Now(), doomed=doomed)
-        for path, user_id in sorted(owners.items())  # or two of these could wait for each other
-    ]
+    _hold(owners)
     if doomed:
-        columns = ["doomed", "expires_time"]
-        Upload.objects.bulk_create(
-            rows, update_conflicts=True, unique_fields=["path"], update_fields=columns
-        )
-    else:  # two jobs that name it are deleted at once
-        Upload.objects.bulk_create(rows, ignore_conflicts=True)
+        Upload.objects.filter(path__in=owners).update(doomed=True, expires_time=Now())
+
+
+def _hold(owners: Mapping[str, str]) -> set[UUID]:
+    """Lock a row for each path until the end of the caller's transaction; made where there is none.
+
+    An upsert, as a row that is only looked for may be deleted while it is waited for, and then
+    nothing would be locked. In the order of the paths, or two of these could wait for each other.
+
+    Args:
+        owners: the users, by the uploads' paths.
+
+    Returns:
+        The ids that rows made here have; a row that was there keeps its own, and all it says.
+    """
+    rows = [
+        Upload(user_id=user_id, path=path, expires_time=Now())
+        for path, user_id in sorted(owners.items())
+    ]
+    Upload.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["path"], update_fields=["path"]
+    )
+    return {row.pk for row in rows}
+
+
+@contextmanager
+def _locked(rows: UploadQuerySet) -> Iterator[UploadQuerySet]:
+    """One transaction in which these rows are locked, in the same order as by `_hold`."""
+    with transaction.atomic():
+        held = rows.select_for_update().order_by("path").values_list("pk", flat=True)
+        yield Upload.objects.filter(pk__in=list(held))
 
 
 def sweep(paths: Sequence[str] | None = None) -> int:
@@ -243,10 +261,8 @@ def remove_all(user_id: str, before: datetime) -> int:
     """
     removed = 0
     sent = unused(user_id, before)
-    sent.taken().filter(doomed=False).delete()
-    while some := list(sent.values_list("path", flat=True)[:BATCH]):
-        Upload.objects.filter(path__in=some).update(doomed=True, expires_time=Now())
-        removed += _remove(some)
+    while some := list(sent.values_list("pk", flat=True)[:BATCH]):
+        removed += _remove(_doom(Upload.objects.filter(pk__in=some)))
     return removed
 
 
@@ -261,16 +277,23 @@ def _sweep(due: UploadQuerySet) -> int:
     if not batch:
         return 0
     rows = Upload.objects.filter(pk__in=batch)
-    rows.taken().filter(doomed=False).delete()
-    rows.filter(doomed=False).exclude(pk__in=rows.taken().values("pk")).update(doomed=True)
-    doomed = list(rows.filter(doomed=True).values_list("path", flat=True))
+    doomed = _doom(rows)
     try:
         return _remove(doomed)
     except StorageAwayError:
-        rows.update(expires_time=from_now(LOOK_AGAIN))
+        with _locked(rows) as held:
+            held.update(expires_time=from_now(LOOK_AGAIN))
         raise
     except OSError:  # one of them, and not all: each by itself
         return sum(_remove_one(path) for path in doomed)
+
+
+def _doom(rows: UploadQuerySet) -> list[str]:
+    """Let no job take these from now on; their paths, without those that a job has already."""
+    with _locked(rows) as held:
+        held.taken().filter(doomed=False).delete()
+        held.update(doomed=True, expires_time=Now())
+        return list(held.values_list("path", flat=True))
 
 
 def _remove_one(path: str) -> int:
@@ -290,11 +313,12 @@ def _remove(paths: Sequence[str]) -> int:
         return 0
     files = storage.audio_files()
     removed = files.delete_all(sure)
-    doomed = Upload.objects.filter(path__in=sure, doomed=True)
-    if files.takes_uploads_itself:
-        # Its address may still be good, and bring the file back: once more when it is not.
-        late = doomed.filter(removed_time=None)
-        late.update(removed_time=Now(), expires_time=from_now(ADDRESS_IS_OVER))
-        doomed = doomed.filter(expires_time__lte=Now())
-    doomed.delete()
+    with _locked(Upload.objects.filter(path__in=sure, doomed=True)) as doomed:
+        if files.takes_uploads_itself:
+            # Its address may still be good, and bring the file back: once more when it is not.
+            late = doomed.filter(removed_time=None)
+            late.update(removed_time=Now(), expires_time=from_now(ADDRESS_IS_OVER))
+            doomed.filter(expires_time__lte=Now()).delete()
+        else:
+            doomed.delete()
     return removed

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from jobs import actions, finishing, quotas, retention, storage, uploads
 from jobs.models import Chunk, ErasedJob, Job, Upload, from_now
 from jobs.retention import Retention, count, purge
+from jobs.submission import SubmissionRefused
 from jobs.sweeper import sweep
 from tests import factories
 from tests.helpers import is_somebody_waiting, together, wait_until
@@ -150,6 +151,62 @@ def test_it_waits_for_a_job_that_is_taking_the_file(
     assert purged == ({"audioFiles": 0}, True)
     assert new.chunks.get().uploaded
     assert files_below(audio_root) == {path}
+
+
+def test_it_waits_for_a_retry_of_the_job_that_has_the_file(
+    monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    old = end(upload(), 8 * DAY, failing=True)
+    retried, doom = threading.Event(), retention._doom
+
+    def retry_slowly() -> None:
+        with transaction.atomic():
+            actions.retry(old.pk)
+            retried.set()
+            wait_until(is_somebody_waiting)
+
+    def doom_then(*arguments: Any) -> None:
+        assert retried.wait(30)
+        doom(*arguments)
+
+    monkeypatch.setattr(retention, "_doom", doom_then)
+    failed, purged = together(retry_slowly, partial(purge, AUDIO))
+    assert (failed, purged) == (None, ({"audioFiles": 0}, True))
+    assert old.chunks.get().uploaded
+    assert files_below(audio_root) == set(paths_of(old))
+
+
+def test_a_job_takes_no_file_that_goes_although_a_row_was_left_for_it(
+    monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    (path,) = paths_of(end(upload(), 8 * DAY))
+    # As by a process that died after it had deleted another job, before it removed files.
+    Upload.objects.create(path=path, user_id="alice", expires_time=from_now(DAY))
+    given_up, taken = threading.Event(), threading.Event()
+    give_up, take_place = uploads.give_up, quotas.take_place
+
+    def give_up_slowly(*arguments: Any, **options: Any) -> None:
+        give_up(*arguments, **options)
+        given_up.set()
+        wait_until(lambda: taken.is_set() or is_somebody_waiting())
+
+    def take_place_late(user_id: str) -> None:
+        taken.set()
+        wait_until(is_somebody_waiting)
+        take_place(user_id)
+
+    def submit() -> Job:
+        assert given_up.wait(30)
+        return upload(path)
+
+    monkeypatch.setattr(uploads, "give_up", give_up_slowly)
+    monkeypatch.setattr(quotas, "take_place", take_place_late)
+    refused, purged = together(submit, partial(purge, AUDIO))
+    assert isinstance(refused, SubmissionRefused), refused
+    assert purged == ({"audioFiles": 1}, True)
+    assert set(Chunk.objects.values_list("uploaded", flat=True)) == {False}
+    assert files_below(audio_root) == set()
+    assert not Upload.objects.exists()
 
 
 def test_whole_jobs_that_ended_long_ago_go_and_leave_their_ids(audio_root: Path) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from django.db import transaction
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from jobs import actions, quotas, storage, uploads
-from jobs.models import Chunk, Job, Upload, UploadKind
+from jobs.models import Chunk, Job, Upload, UploadKind, database_time
 from jobs.submission import SubmissionRefused
 from tests import factories
 from tests.helpers import is_somebody_waiting, together, wait_until
@@ -159,6 +161,119 @@ def test_jobs_and_deletions_side_by_side_lose_no_file(audio_root: Path) -> None:
 def test_a_path_outside_of_the_uploads_costs_no_statement(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         assert uploads.known(["alice/a.wav"]) == uploads.take(["alice/a.wav"]) == set()
+
+
+def test_of_two_jobs_that_take_a_file_the_later_one_keeps_it_from_going(
+    monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    (path,) = uploads.store_all("alice", uuid4(), [SimpleUploadedFile("a.wav", factories.wav())])
+    first_in, second_in, deleted = threading.Event(), threading.Event(), threading.Event()
+    take_place = quotas.take_place
+
+    def take_place_late(user_id: str) -> None:
+        if first_in.is_set():  # the second has the path, whose row the first has deleted
+            second_in.set()
+            wait_until(lambda: deleted.is_set() or is_somebody_waiting())
+        else:
+            first_in.set()
+            wait_until(is_somebody_waiting)
+        take_place(user_id)
+
+    def name_again() -> Job:
+        assert first_in.wait(30)
+        return upload(path)
+
+    def delete_the_first() -> None:
+        assert second_in.wait(30)
+        actions.delete(Job.objects.earliest("pk").pk)
+        deleted.set()
+
+    monkeypatch.setattr(quotas, "take_place", take_place_late)
+    first, second, failed = together(partial(upload, path), name_again, delete_the_first)
+    assert (failed, isinstance(first, Job)) == (None, True)
+    assert Chunk.objects.get().job_id == second.pk
+    assert files_below(audio_root) == {path}
+    assert not Upload.objects.exists()
+
+
+def in_transaction(function: Callable[[list[str]], Any], paths: list[str]) -> None:
+    with transaction.atomic():
+        function(paths)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(partial(in_transaction, uploads.take), id="take"),
+        pytest.param(
+            partial(in_transaction, lambda paths: uploads.give_up(dict.fromkeys(paths, "alice"))),
+            id="give_up",
+        ),
+        pytest.param(uploads.abandon, id="abandon"),
+        pytest.param(uploads.sweep, id="sweep"),
+        pytest.param(lambda _: uploads.remove_all("alice", database_time()), id="remove_all"),
+        pytest.param(uploads._remove, id="remove"),
+    ],
+)
+@pytest.mark.parametrize("held", ["first", "last"])
+def test_rows_are_locked_in_the_order_of_their_paths(
+    change: Callable[[list[str]], Any], held: str
+) -> None:
+    paths = [f"alice/uploads/{n:02d}/a.wav" for n in range(24)]
+    for path in reversed(paths):
+        Upload.objects.create(
+            path=path, user_id="alice", expires_time=Now(), doomed=change is uploads._remove
+        )
+    locked = threading.Event()
+    one = paths[0] if held == "first" else paths[-1]
+
+    def lock_one() -> set[str]:
+        """The others of which somebody waits for that one."""
+        rows = Upload.objects.select_for_update(skip_locked=True).exclude(path=one)
+        with transaction.atomic():
+            assert Upload.objects.select_for_update().get(path=one)
+            locked.set()
+            wait_until(is_somebody_waiting)
+            return set(paths) - {one} - set(rows.values_list("path", flat=True))
+
+    def change_all() -> None:
+        assert locked.wait(30)
+        change([*paths[1::2], *paths[::2]])
+
+    others, failed = together(lock_one, change_all)
+    assert failed is None
+    if connection.vendor == "postgresql":  # the other locks no rows
+        assert others == (set() if held == "first" else set(paths[:-1]))
+
+
+# --- files that come in
+
+
+@pytest.mark.parametrize("how", ["removed", "taken"])
+def test_after_a_file_has_come_in_it_is_looked_at_again(
+    how: str, monkeypatch: pytest.MonkeyPatch, audio_root: Path
+) -> None:
+    sound, store, announced = factories.wav(), storage.store, announce(len(factories.wav()))
+    content = SimpleUploadedFile("a.wav", sound)
+
+    def store_late(path: str, file: Any) -> None:
+        monkeypatch.setattr(storage, "store", store)
+        if how == "removed":
+            uploads.remove_all("alice", database_time())
+            store(path, file)
+        else:
+            store(path, file)
+            upload(path)
+
+    monkeypatch.setattr(storage, "store", store_late)
+    if how == "removed":
+        with pytest.raises(uploads.UploadRefused) as caught:
+            uploads.receive(announced.upload_id, content, content_type="audio/wav")
+        assert caught.value.code == "upload_expired"
+        assert files_below(audio_root) == set()
+    else:
+        uploads.receive(announced.upload_id, content, content_type="audio/wav")
+        assert files_below(audio_root) == {announced.path}
 
 
 # --- how much may wait for a job
