@@ -175,9 +175,11 @@ def _check_folder(user_id: str) -> None:
 
 
 def _most_bytes(kind: str) -> int:
-    return int(
-        settings.RECORDING_MAX_BYTES if kind == UploadKind.RECORDING else settings.AUDIO_MAX_BYTES
-    )
+    """Of one file; one that is larger than all may be together would never find room."""
+    is_long = kind == UploadKind.RECORDING
+    of_kind = int(settings.RECORDING_MAX_BYTES if is_long else settings.AUDIO_MAX_BYTES)
+    together = settings.QUOTA_UPLOAD_BYTES
+    return of_kind if together is None else min(of_kind, together)
 
 
 def _refusal(refused: uploads.UploadRefused) -> APIException:

@@ -194,6 +194,17 @@ def test_who_announces_more_than_may_wait_is_told_to_come_again(
     assert announce(alice).status_code == 201
 
 
+@pytest.mark.parametrize("kind", ["chunk", "recording"])
+def test_a_file_larger_than_all_that_may_wait_is_not_asked_for_again(
+    alice: APIClient, settings: Any, kind: str
+) -> None:
+    settings.QUOTA_UPLOAD_BYTES = len(SOUND)
+    refused = announce(alice, kind=kind, sizeBytes=len(SOUND) + 1)
+    assert wrong(refused) == (400, "audio_too_large", "sizeBytes")
+    assert "Retry-After" not in refused
+    assert announce(alice, kind=kind).status_code == 201
+
+
 def test_a_recording_may_be_larger(alice: APIClient, where: str) -> None:
     answer = announce(alice, kind="recording", sizeBytes=5_000_001).json()
     assert "audioChunkPath" not in answer
@@ -262,6 +273,7 @@ def test_while_the_storage_is_away_nothing_is_announced_and_nothing_forgotten(
     sweep(None)
     assert Upload.objects.filter(path=path, doomed=True).exists()
     assert wrong(announce(alice))[:2] == (503, "storage_unavailable")
+    assert [row.path for row in Upload.objects.all()] == [path]  # the other takes no room
     assert alice.get("/readyz").json()["storage"]["status"] == "down"
     settings.STORAGES = here
     Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
