@@ -170,13 +170,17 @@ def test_of_two_jobs_that_take_a_file_the_later_one_keeps_it_from_going(
     first_in, second_in, deleted = threading.Event(), threading.Event(), threading.Event()
     take_place = quotas.take_place
 
+    def name_slowly() -> Job:
+        with transaction.atomic():
+            assert Upload.objects.select_for_update().get(path=path)
+            first_in.set()
+            wait_until(is_somebody_waiting)  # for the row that goes with this job
+            return upload(path)
+
     def take_place_late(user_id: str) -> None:
-        if first_in.is_set():  # the second has the path, whose row the first has deleted
+        if Job.objects.exists():
             second_in.set()
             wait_until(lambda: deleted.is_set() or is_somebody_waiting())
-        else:
-            first_in.set()
-            wait_until(is_somebody_waiting)
         take_place(user_id)
 
     def name_again() -> Job:
@@ -189,7 +193,7 @@ def test_of_two_jobs_that_take_a_file_the_later_one_keeps_it_from_going(
         deleted.set()
 
     monkeypatch.setattr(quotas, "take_place", take_place_late)
-    first, second, failed = together(partial(upload, path), name_again, delete_the_first)
+    first, second, failed = together(name_slowly, name_again, delete_the_first)
     assert (failed, isinstance(first, Job)) == (None, True)
     assert Chunk.objects.get().job_id == second.pk
     assert files_below(audio_root) == {path}
