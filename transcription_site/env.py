@@ -157,10 +157,16 @@ class Environment(BaseModel):
         None, description="calls of the API by each token, such as 120/minute; not limited if unset"
     )
     quota_minutes_per_day: float | None = Field(
-        None, ge=0, description="minutes of sound that a user may use in a day; unset: not limited"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="minutes of sound that a user may use in a day; unset: not limited",
     )
     quota_minutes_per_month: float | None = Field(
-        None, ge=0, description="minutes of sound that a user may use in a month"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="minutes of sound that a user may use in a month",
     )
     quota_jobs_in_flight: int | None = Field(
         None, ge=0, description="jobs of a user that have not ended, at the same time"
@@ -259,6 +265,15 @@ class Environment(BaseModel):
         for origin in listed(value):
             if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin such as https://app.example.org")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str) -> str:
+        """Django takes what is no host's name as well, and then answers to nobody."""
+        for host in listed(value):
+            if not re.fullmatch(r"[^/:@\s]+|\[[0-9A-Fa-f:.]+\]", host):
+                raise ValueError(f"{host!r} is no host such as example.org, without port")
         return value
 
     @field_validator("whisper_model")

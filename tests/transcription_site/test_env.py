@@ -135,6 +135,13 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"TRANSCRIPT_RETENTION_DAYS": "nan"}, "TRANSCRIPT_RETENTION_DAYS is 'nan'"),
         ({"HTTPS_ONLY": "perhaps"}, "HTTPS_ONLY is 'perhaps'"),
         ({"CORS_ALLOWED_ORIGINS": "app.example.org"}, "CORS_ALLOWED_ORIGINS is 'app.example.org'"),
+        (
+            {"ALLOWED_HOSTS": "http://a.org"},
+            "ALLOWED_HOSTS is 'http://a.org': 'http://a.org'",
+        ),
+        ({"ALLOWED_HOSTS": "a.org:443"}, "ALLOWED_HOSTS is 'a.org:443': 'a.org:443' is no host"),
+        ({"QUOTA_MINUTES_PER_DAY": "1e400"}, "QUOTA_MINUTES_PER_DAY is '1e400'"),
+        ({"QUOTA_MINUTES_PER_MONTH": "inf"}, "QUOTA_MINUTES_PER_MONTH is 'inf'"),
         ({"CORS_ALLOWED_ORIGINS": "*"}, "CORS_ALLOWED_ORIGINS is '*': '*' is no origin such as"),
         (
             {"CSRF_TRUSTED_ORIGINS": "https://a.example.org/path"},
