@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 from uuid import UUID
 
 from django.conf import settings
@@ -33,6 +34,8 @@ from jobs.finishing import finish_job
 from jobs.interruption import Stopping, interruptible
 from jobs.models import Chunk, Job
 from jobs.setbacks import after_window, give_back, look_again, postpone, record_error, soon
+
+LATE_SECONDS: Final = 1.0  # until a chunk comes again whose time was over before a call
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +176,15 @@ def _is_within_limits(can: Capabilities, attempt: Attempt) -> bool:
 
 
 def _ask(attempt: Attempt) -> None:
-    """Call the engine."""
+    """Call the engine.
+
+    Raises:
+        EngineUnavailable: the time was over before, as the database was away: at no cost.
+    """
     claim = attempt.claim
+    if attempt.remaining_seconds <= 0:
+        detail = "the time was over before the engine could be asked"
+        raise EngineUnavailable("engine_timeout", detail, retry_after=LATE_SECONDS)
     request = AudioRequest(
         data=attempt.data,
         info=attempt.known_info,

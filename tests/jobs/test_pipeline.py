@@ -20,10 +20,10 @@ from django.db.utils import DataError, InterfaceError, OperationalError
 
 from asr.errors import AsrError, AudioRejected, EngineMisconfigured, EngineUnavailable
 from asr.types import AudioRequest
-from jobs import actions, attempts, claims, database, finishing, pipeline, storage
+from jobs import actions, attempts, claims, database, finishing, pipeline, recognitions, storage
 from jobs.attempts import Again
 from jobs.interruption import Stopping
-from jobs.models import Chunk, Job, JobEvent, Transcript, from_now, iso_time
+from jobs.models import Chunk, EngineCall, Job, JobEvent, Transcript, from_now, iso_time
 from jobs.sweeper import sweep
 from tests import factories
 from tests.helpers import together
@@ -296,6 +296,27 @@ def test_what_is_no_audio_fails_once_and_reaches_no_engine(
     chunk = chunk_of(job)
     assert (chunk.status, chunk.error_code) == (("failed", code) if code else ("completed", ""))
     assert chunk.attempts == 1
+
+
+def test_time_that_the_database_took_before_the_call_costs_no_attempt(
+    script: ScriptedEngine, settings: Any
+) -> None:
+    job, begin = job_with_audio(), recognitions.begin
+
+    def begin_late(attempt: attempts.Attempt) -> Again | None:
+        settings.ENGINE_DEADLINE_SECONDS = 0
+        return begin(attempt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recognitions, "begin", begin_late)
+        assert pipeline.transcribe(job.pk, 0) is not None
+    assert (script.calls, EngineCall.objects.count()) == ([], 0)
+    chunk = chunk_of(job)
+    assert (chunk.status, chunk.errors, chunk.attempts) == ("pending", 0, 0)
+    settings.ENGINE_DEADLINE_SECONDS = 60
+    factories.make_due(job.pk)
+    pipeline.transcribe(job.pk, 0)
+    assert status_of(job) == "completed"
 
 
 def test_audio_over_the_longest_time_fails_once(script: ScriptedEngine, settings: Any) -> None:
