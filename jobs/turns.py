@@ -96,9 +96,10 @@ class _Plan:
             began = time.monotonic()
             if began < self._not_before:
                 return
-            self._turns[engine] = deque(self._planned(engine))
+            planned = deque(self._planned(engine))
             ended = time.monotonic()
-            self._until[engine] = ended + PLAN_SECONDS
+            self._until[engine] = ended + PLAN_SECONDS  # first, as others read both meanwhile
+            self._turns[engine] = planned
             self._not_before = ended + PAUSE * (ended - began)
         finally:
             self._looking.release()
