@@ -14,7 +14,7 @@ from asr.errors import EngineMisconfigured
 from jobs import engines
 from jobs.tasks import WEBHOOKS_AT_ONCE
 
-CONTROL_THREADS = 2 * WEBHOOKS_AT_ONCE  # slow receivers leave the other half to stitching
+CONTROL_THREADS = WEBHOOKS_AT_ONCE + 4  # slow receivers leave these to stitching
 SHUTDOWN_MS = 60_000  # supervisor and Docker kill after 70 s
 
 MEANINGS = {
