@@ -153,5 +153,4 @@ def _doom(retention: Retention, paths: set[str]) -> None:
 
 
 def _check_storage() -> None:
-    if not storage.audio_files().is_there():
-        raise storage.StorageAwayError
+    storage.audio_files().look()

@@ -63,11 +63,11 @@ class DatabaseUnavailable(APIException):
 
 
 class StorageUnavailable(APIException):
-    """The audio root is away."""
+    """The folder or the bucket of audio is away."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "storage_unavailable"
-    default_detail = "The audio root is not there; try again in a moment."
+    default_detail = "The storage of audio is not there; try again in a moment."
     wait = RETRY_AFTER_SECONDS
 
 

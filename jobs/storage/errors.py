@@ -22,10 +22,26 @@ class AudioNotFoundError(Exception):
 
 
 class StorageAwayError(OSError):
-    """The storage itself is not there: no disk is mounted, or its server does not answer."""
+    """The storage itself is not there: no disk is mounted, or its server does not answer.
 
-    def __init__(self, detail: str = "the audio root is not there") -> None:
+    `reason` is one word for programs; `look_at` says which variables a person may look at.
+    """
+
+    def __init__(
+        self,
+        detail: str = "the audio root is not there",
+        *,
+        reason: str = "storage_unavailable",
+        look_at: str = "",
+    ) -> None:
         super().__init__(errno.ENOENT, detail)
+        self.reason = reason
+        self.look_at = look_at
+
+    @property
+    def advice(self) -> str:
+        """What is wrong and where to look, in one line that holds no secret and no path."""
+        return f"{self.strerror}: see {self.look_at}" if self.look_at else str(self.strerror)
 
 
 class AudioUnavailable(AsrError):

@@ -54,8 +54,7 @@ class LocalAudioStorage(AudioStorage):
                 file.unlink()
                 removed += 1
             _clear(file)
-        if not self.is_there():
-            raise StorageAwayError
+        self.look()
         return removed
 
     def exists(self, name: str) -> bool:
@@ -71,8 +70,12 @@ class LocalAudioStorage(AudioStorage):
         finally:
             os.close(descriptor)
 
-    def is_there(self) -> bool:
-        return os.access(settings.AUDIO_ROOT, os.R_OK | os.W_OK | os.X_OK)
+    def look(self, *, to_write: bool = True) -> None:
+        """See `AudioStorage`."""
+        if not os.access(settings.AUDIO_ROOT, os.R_OK | os.X_OK):
+            raise StorageAwayError(look_at="AUDIO_ROOT")
+        if to_write and not os.access(settings.AUDIO_ROOT, os.W_OK):
+            raise StorageAwayError("nothing may be written to the audio root", look_at="AUDIO_ROOT")
 
     def is_full(self) -> bool:
         """See `AudioStorage`. Raises OSError."""

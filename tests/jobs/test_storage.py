@@ -242,6 +242,9 @@ def test_a_file_that_is_gone_from_a_root_that_is_only_read_is_gone(
     access = os.access  # as root, nothing but a mount forbids to write
     monkeypatch.setattr(os, "access", lambda at, mode: not mode & os.W_OK and access(at, mode))
     assert not storage.audio_files().is_there()
+    storage.audio_files().look(to_write=False)
+    with pytest.raises(storage.StorageAwayError, match="nothing may be written"):
+        storage.audio_files().look()
     with pytest.raises(storage.AudioUnavailable) as caught:
         storage.read_audio("alice/a.wav")
     assert (caught.value.code, caught.value.retry_after) == ("audio_not_found", None)

@@ -40,7 +40,7 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"The database cannot be used: {error}") from None
         except StorageAwayError as error:
-            raise CommandError(f"{error.strerror}; nothing more was removed") from None
+            raise CommandError(f"{error.advice}; nothing more was removed") from None
         verb = "would be removed" if dry_run else "removed"
         files = f"{found['audioFiles']} uploaded audio files"
         self.stdout.write(f"{found['jobs']} jobs with their transcripts and {files} {verb}.")

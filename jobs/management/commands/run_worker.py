@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from asr.errors import EngineMisconfigured
-from jobs import engines
+from jobs import engines, storage
 from jobs.tasks import WEBHOOKS_AT_ONCE
 
 CONTROL_THREADS = WEBHOOKS_AT_ONCE + 4  # slow receivers leave these to stitching
@@ -52,6 +52,8 @@ class Command(BaseCommand):
                 engines.prepare()
             except EngineMisconfigured as error:
                 raise CommandError(error.detail) from None
+        if queue != engines.CONTROL_QUEUE:
+            storage.warn_if_away(to_write=queue == engines.LOCAL_QUEUE)  # which cuts recordings
         processes, threads = size_of(queue)
         # By default a worker hoards twice its threads in messages, and delayed ones thousandfold;
         # they wait for it while others idle, and die with it.
