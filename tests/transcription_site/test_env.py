@@ -107,10 +107,14 @@ def test_an_empty_value_counts_as_not_set(dotenv):
         ({"DEAD_LETTER_RETRY_HOURS": "inf"}, "DEAD_LETTER_RETRY_HOURS is 'inf'"),
         ({"DEAD_LETTER_RETRY_HOURS": "nan"}, "DEAD_LETTER_RETRY_HOURS is 'nan'"),
         ({"DEAD_LETTER_RETRY_HOURS": "daily"}, "DEAD_LETTER_RETRY_HOURS is 'daily'"),
-        ({"RATE_LIMIT": "120"}, "RATE_LIMIT is '120': a rate is a number and second, minute"),
-        ({"RATE_LIMIT": "0/minute"}, "RATE_LIMIT is '0/minute': a rate is a number and second"),
-        ({"RATE_LIMIT": "1.5/minute"}, "RATE_LIMIT is '1.5/minute': a rate is a number and"),
-        ({"RATE_LIMIT": "5/fortnight"}, "RATE_LIMIT is '5/fortnight': a rate is a number and"),
+        ({"RATE_LIMIT": "120"}, "RATE_LIMIT is '120': a rate is 1 to 1000000 calls in a"),
+        (
+            {"RATE_LIMIT": "0/minute"},
+            "RATE_LIMIT is '0/minute': a rate is 1 to 1000000 calls in a second, minute, hour or"
+            " day, such as 120/minute; leave it empty to limit nobody",
+        ),
+        ({"RATE_LIMIT": "1.5/minute"}, "RATE_LIMIT is '1.5/minute': a rate is 1 to 1000000 calls"),
+        ({"RATE_LIMIT": "5/fortnight"}, "RATE_LIMIT is '5/fortnight': a rate is 1 to 1000000"),
         ({"QUOTA_MINUTES_PER_DAY": "-1"}, "QUOTA_MINUTES_PER_DAY is '-1'"),
         ({"QUOTA_MINUTES_PER_MONTH": "nan"}, "QUOTA_MINUTES_PER_MONTH is 'nan'"),
         ({"QUOTA_JOBS_IN_FLIGHT": "1.5"}, "QUOTA_JOBS_IN_FLIGHT is '1.5'"),
