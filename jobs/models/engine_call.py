@@ -144,4 +144,4 @@ class EngineCall(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"{self.engine}: {self.job_id}[{self.index}]"
+        return f"{self.engine}: {self.job_id}, part {self.index + 1}"
