@@ -214,3 +214,16 @@ def test_at_a_stop_of_the_server_all_are_answered(application: Application) -> N
     began = time.monotonic()
     ask_once(application, factories.make_job(1))  # who comes now is not kept either
     assert time.monotonic() - began < 20
+
+
+def test_who_looks_for_ends_gives_the_connection_back_after_each_look() -> None:
+    job, held = factories.make_job(), list[Any]()
+
+    def look() -> None:
+        held.append(waits._in_progress([job.pk]))
+        held.append(connection.connection)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join(30)
+    assert held == [{job.pk}, None]
