@@ -24,6 +24,7 @@ from jobs.database import release_connection
 from jobs.storage.base import AudioStorage, SignedUpload, check_path
 from jobs.storage.errors import (
     AWAY_SECONDS,
+    FULL_MOST_SECONDS,
     FULL_SECONDS,
     AudioNotFoundError,
     AudioUnavailable,
@@ -125,8 +126,8 @@ def unavailable(error: OSError) -> AudioUnavailable:
         detail, wait = str(error.strerror), AWAY_SECONDS
         return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
     if is_out_of_room(error):
-        detail, wait = "there is no room for it", FULL_SECONDS
-        return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
+        detail, wait, most = "there is no room for it", FULL_SECONDS, FULL_MOST_SECONDS
+        return AudioUnavailable("storage_unavailable", detail, retry_after=wait, retry_most=most)
     detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
     return AudioUnavailable("storage_unavailable", detail)
 
