@@ -188,6 +188,7 @@ def _check_count(submission: Submission) -> None:
         detail = f"A job has 1 to {MAX_CHUNKS} audio files, not {count}."
         if not count:
             detail += " Send audioChunkPaths, or files as audioChunks in a multipart form."
+        detail += " One long recording goes by recordingPath."
         if submission.recording_path:
             detail = "A job has either audio files or one recording."
         raise _refused("audio_chunk_count", detail, submission.field)
