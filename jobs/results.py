@@ -69,7 +69,8 @@ def transcript_result(
         "transcription": transcript.text if transcript else None,
         "gaps": transcript.gaps if transcript else [],
     }
-    return in_milliseconds(result)
+    shown: dict[str, Any] = in_milliseconds(result)
+    return shown
 
 
 def in_milliseconds(shown: Any) -> Any:

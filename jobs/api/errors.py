@@ -72,8 +72,8 @@ class StorageUnavailable(APIException):
 
 
 def documented(*codes: int) -> dict[int, type[ErrorSerializer]]:
-    """The errors that a call may answer with, for the OpenAPI document; 401, 429, 503 always."""
-    return dict.fromkeys((401, *codes, 429, 503), ErrorSerializer)
+    """The errors that a call may answer with, for the OpenAPI document; some any call may."""
+    return dict.fromkeys((400, 401, *codes, 429, 503), ErrorSerializer)
 
 
 class InsufficientStorage(APIException):

@@ -17,10 +17,10 @@ from rest_framework.exceptions import APIException, PermissionDenied, Validation
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from jobs import uploads
 from jobs.api.authentication import Caller
+from jobs.api.base import ApiViewSet
 from jobs.api.errors import AnotherUser, documented
 from jobs.api.parsers import FileParser
 from jobs.api.serializers import StrictCharField, StrictSerializer
@@ -78,7 +78,7 @@ class AnnouncedSerializer(serializers.Serializer[Any]):
     expiresTime = serializers.DateTimeField()  # noqa: N815
 
 
-class UploadViewSet(GenericViewSet[Any]):
+class UploadViewSet(ApiViewSet):
     """Announce a file, then send it to the address that is answered."""
 
     serializer_class = UploadSerializer
@@ -86,7 +86,7 @@ class UploadViewSet(GenericViewSet[Any]):
     @extend_schema(
         operation_id="uploads_create",
         request={"application/json": UploadSerializer},
-        responses={201: AnnouncedSerializer, **documented(400, 403)},
+        responses={201: AnnouncedSerializer, **documented(403)},
     )
     def create(self, request: Request) -> Response:
         """An address that takes this file, by PUT with these headers, for 15 minutes."""
@@ -126,7 +126,7 @@ class UploadViewSet(GenericViewSet[Any]):
         )
 
 
-class ReceivedUploadViewSet(GenericViewSet[Any]):
+class ReceivedUploadViewSet(ApiViewSet):
     """Take a file at an address of our own: who has the address may send, nobody else."""
 
     authentication_classes: list[Any] = []
@@ -140,7 +140,7 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
             OpenApiParameter("signature", OpenApiTypes.STR, required=True),
         ],
         request={"*/*": OpenApiTypes.BINARY},
-        responses={204: None, **documented(400, 403, 404, 413, 415, 507)},
+        responses={204: None, **documented(403, 404, 413, 415, 507)},
     )
     def receive(self, request: Request, upload_id: UUID) -> Response:
         """The body is the file. It may be sent again until a job has taken it."""

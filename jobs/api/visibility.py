@@ -8,9 +8,9 @@ from uuid import UUID
 
 from django.db import connection
 from rest_framework.exceptions import NotFound
-from rest_framework.viewsets import GenericViewSet
 
 from jobs.api.authentication import Beside, Caller
+from jobs.api.base import ApiViewSet
 from jobs.api.errors import Erased
 from jobs.models import ErasedJob, Job
 from jobs.models.pseudonym import pseudonym
@@ -28,7 +28,7 @@ class JobStamp:
 _COLUMNS: Final = {f"job_{name}": name for name in ("user_id", "status", "sequence")}
 
 
-class JobViewSet(GenericViewSet[Any]):
+class JobViewSet(ApiViewSet):
     """Views of one job, whose stamp comes with the statement that checks the token."""
 
     def beside_token(self) -> Beside:
