@@ -19,7 +19,7 @@ import redis
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef
 
-from jobs import actions, cache, storage, uploads
+from jobs import actions, cache, storage, upload_removal
 from jobs.models import (
     Chunk,
     EngineCall,
@@ -150,7 +150,7 @@ def _jobs_left(erasure: Erasure) -> dict[str, int]:
 
 def _remove_files(erasure: Erasure) -> None:
     try:
-        removed = uploads.remove_all(erasure.user_id, erasure.requested_time)
+        removed = upload_removal.remove_all(erasure.user_id, erasure.requested_time)
     except storage.StorageAwayError:
         raise
     except OSError as error:
@@ -159,7 +159,7 @@ def _remove_files(erasure: Erasure) -> None:
 
 
 def _files_left(erasure: Erasure) -> dict[str, int]:
-    return {"audioFiles": uploads.unused(erasure.user_id, erasure.requested_time).count()}
+    return {"audioFiles": upload_removal.unused(erasure.user_id, erasure.requested_time).count()}
 
 
 # --- other rows ---

@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 
 from asr.audio import cut, plan_cuts
 from asr.errors import AsrError, AudioRejected, ChildBusy
-from jobs import engines, liveness, storage, uploads
+from jobs import engines, liveness, storage, upload_removal, uploads
 from jobs.database import release_connection
 from jobs.finishing import finish_job
 from jobs.models import (
@@ -130,7 +130,7 @@ def _cut(claim: _Claim) -> list[str]:
             for files in _pieces(file):
                 paths += uploads.store_all(claim.user_id, uuid4(), files)
     except BaseException:
-        uploads.abandon(paths)
+        upload_removal.abandon(paths)
         raise
     return paths
 
@@ -185,13 +185,13 @@ def _keep(claim: _Claim, paths: list[str]) -> bool:
     except JobGoneError:
         pass
     except uploads.UploadDoomedError:  # it took so long to cut that nobody seemed to take them
-        uploads.abandon(paths)
+        upload_removal.abandon(paths)
         detail = "the pieces were removed before the job had them"
         _record_error(claim, AudioUnavailable("storage_unavailable", detail))
         return False
     if not kept:
         logger.info("Recording %s: the claim was over", claim.job_id)
-        uploads.abandon(paths)
+        upload_removal.abandon(paths)
     elif not paths:
         finish_job(claim.job_id)  # there was nothing to hear in it
     return kept

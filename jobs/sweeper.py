@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
-from jobs import dead_letters, liveness, recordings, uploads, webhooks
+from jobs import dead_letters, liveness, recordings, upload_removal, webhooks
 from jobs.finishing import finish_job
 from jobs.models import (
     CUT_PATIENCE,
@@ -128,7 +128,7 @@ def sweep(
     WorkerProcess.objects.long_gone().delete()
     IdempotencyKey.objects.expired().delete()
     if files:
-        uploads.sweep()
+        upload_removal.sweep()
     return report
 
 

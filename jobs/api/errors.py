@@ -167,11 +167,6 @@ def from_refusals(refused: SubmissionRefused) -> APIException:
     )
 
 
-def _of_quota(full: QuotaExceeded) -> Refusal:
-    wait = full.retry_after
-    return Refusal(code="quota_exceeded", detail=full.detail, attr=None, retry_after=wait)
-
-
 def _of_storage(error: OSError) -> APIException | None:
     """What a failure of the storage means to a caller; None when it is some other failure."""
     if isinstance(error, StorageAwayError):
@@ -198,7 +193,7 @@ class ExceptionHandler(handler.ExceptionHandler):
             case OperationalError() | InterfaceError():
                 return DatabaseUnavailable()
             case QuotaExceeded():
-                return Refused(_of_quota(exc))
+                return Refused(Refusal.of_quota(exc))
             case OSError() if (answer := _of_storage(exc)) is not None:
                 return answer
             case TooManyFilesSent():

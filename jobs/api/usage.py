@@ -64,7 +64,11 @@ class DaySumsSerializer(SumsSerializer):
 
 
 class LimitSerializer(serializers.Serializer[Any]):
-    """One limit; `resetTime` is when its day or month ends, null for jobs in flight."""
+    """One limit.
+
+    `resetTime` is when its day or month ends; of uploads, when the oldest that no job has taken is
+    removed; null for jobs in flight.
+    """
 
     limit = serializers.FloatField()
     used = serializers.FloatField()
@@ -78,6 +82,7 @@ class LimitsSerializer(serializers.Serializer[Any]):
     minutesPerDay = LimitSerializer(allow_null=True)  # noqa: N815
     minutesPerMonth = LimitSerializer(allow_null=True)  # noqa: N815
     jobsInFlight = LimitSerializer(allow_null=True)  # noqa: N815
+    uploadBytes = LimitSerializer(allow_null=True)  # noqa: N815
     spendingPerMonthUsd = LimitSerializer(allow_null=True)  # noqa: N815
 
 

@@ -14,7 +14,7 @@ from django.db.models import F
 from rest_framework.test import APIClient
 
 from asr.errors import ChildCrashed
-from jobs import actions, recordings, uploads
+from jobs import actions, recordings, upload_removal, uploads
 from jobs.models import Chunk, Job, Recording, Upload, database_time, from_now
 from jobs.sweeper import sweep
 from tests import factories
@@ -108,7 +108,7 @@ def test_pieces_that_were_removed_before_the_job_had_them_are_cut_again(
         paths = cut(claim)
         Upload.objects.filter(path=paths[1]).update(doomed=True, expires_time=job.submitted_time)
         if swept:
-            uploads.sweep()
+            upload_removal.sweep()
         return paths
 
     with monkeypatch.context() as patch:
