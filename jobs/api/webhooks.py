@@ -183,18 +183,31 @@ class WebhookViewSet(WebhookView):
     @extend_schema(
         operation_id="webhook_create",
         request={"application/json": NewWebhookSerializer},
-        responses={201: WebhookWithSecretSerializer, **documented(403, 409, 415)},
+        responses={
+            201: WebhookWithSecretSerializer,
+            200: WebhookWithSecretSerializer,
+            **documented(403, 409, 415),
+        },
     )
     def create(self, request: Request) -> Response:
-        """Name an address that is told of the ends of your jobs."""
+        """Name an address that is told of the ends of your jobs.
+
+        Of the one with `url` null there is one for each user: repeating the call answers it with
+        200, for the `events` of the last call that named some.
+        """
         caller, asked = Caller.of(request), _valid(NewWebhookSerializer, request)
         user_id = asked.get("userId", caller.username)
         if not caller.may_see(user_id):
             raise AnotherUser
-        with _refused_urls():
-            endpoint = webhooks.create(user_id, asked["url"] or "", asked.get("events"))
+        url, events, made = asked["url"], asked.get("events"), True
+        if url is None:
+            endpoint, made = webhooks.set_up_single_jobs(user_id, events)
+        else:
+            with _refused_urls():
+                endpoint = webhooks.create(user_id, url, events)
         location = {"Location": reverse("webhook", args=[endpoint.pk])}
-        return Response(_whole(endpoint), status=status.HTTP_201_CREATED, headers=location)
+        code = status.HTTP_201_CREATED if made else status.HTTP_200_OK
+        return Response(_whole(endpoint), status=code, headers=location)
 
     @extend_schema(
         operation_id="webhook_retrieve",
