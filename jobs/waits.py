@@ -2,6 +2,9 @@
 
 Who waits holds neither a thread nor a connection of the database. Nothing has to be told: an end
 that was not heard of is seen by the next look.
+
+Only so many wait at once. For one more, whoever has waited longest is answered at once: a newcomer
+that were refused would ask again at once, and again.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from jobs.database import release_connection
 from jobs.models import Job
 
 MAX_WAIT_SECONDS: Final = 30
+MOST: Final = 2000  # who wait in one process
+MOST_OF_ONE: Final = 100  # and of these, of one user
 LOOK_SECONDS: Final = 0.1
 PAUSE: Final = 20.0  # at least, times as long as the look took: a busy system has better to do
 AWAY_SECONDS: Final = 2.0  # between two looks at most, and until a database that failed is asked
@@ -35,12 +40,16 @@ logger = logging.getLogger(__name__)
 
 
 class AskAgain(HttpResponse):
-    """A view's word to the server: wait for the end of this job, and call me once more."""
+    """A view's word to the server: wait for the end of this job, and call me once more.
 
-    def __init__(self, job_id: UUID, seconds: float) -> None:
+    `caller` is whose place it takes; None for a service, which asks for many users.
+    """
+
+    def __init__(self, job_id: UUID, seconds: float, caller: str | None = None) -> None:
         super().__init__()
         self.job_id = job_id
         self.seconds = seconds
+        self.caller = caller
 
 
 def may_wait(request: HttpRequest) -> bool:
@@ -53,13 +62,14 @@ class Waits:
 
     def __init__(self) -> None:
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._callers: dict[asyncio.Future[None], str | None] = {}  # the oldest first
         self._looking: asyncio.Task[None] | None = None
         # Its own: all threads for requests may be waiting for something themselves.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waits")
         self._closed = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return len(self._callers)
 
     async def answer(
         self,
@@ -70,16 +80,21 @@ class Waits:
         cast("Any", request).may_wait = True
         response = await respond(request)
         if isinstance(response, AskAgain):
-            await self.until_ended(response.job_id, response.seconds)
+            await self.until_ended(response.job_id, response.seconds, response.caller)
             cast("Any", request).may_wait = False
             response = await respond(request)
         return response
 
-    async def until_ended(self, job_id: UUID, seconds: float) -> None:
-        """Return when the job is not in progress any more, or after so many seconds."""
+    async def until_ended(self, job_id: UUID, seconds: float, caller: str | None = None) -> None:
+        """Return when the job is not in progress any more, or after so many seconds.
+
+        Sooner, when too many have come since.
+        """
         if self._closed:
             return
+        self._make_room(caller)
         ended = asyncio.get_running_loop().create_future()
+        self._callers[ended] = caller
         self._waiting.setdefault(job_id, set()).add(ended)
         if self._looking is None or self._looking.done():
             self._end_with_the_process()
@@ -89,6 +104,7 @@ class Waits:
                 async with asyncio.timeout(seconds):
                     await ended
         finally:
+            self._callers.pop(ended, None)
             others = self._waiting.get(job_id, set())
             others.discard(ended)
             if not others:
@@ -98,6 +114,19 @@ class Waits:
         """Let all go, and nobody wait any more."""
         self._closed = True
         self._wake(list(self._waiting))
+
+    def _make_room(self, caller: str | None) -> None:
+        """Let the one go who has waited longest: of this caller, then of all."""
+        own = [ended for ended, of in self._callers.items() if of == caller]
+        if caller is not None and len(own) >= MOST_OF_ONE:
+            self._let_go(own[0])
+        if len(self._callers) >= MOST:
+            self._let_go(next(iter(self._callers)))
+
+    def _let_go(self, ended: asyncio.Future[None]) -> None:
+        del self._callers[ended]  # now: others may come before it is answered
+        if not ended.done():
+            ended.set_result(None)
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()

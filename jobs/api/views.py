@@ -179,7 +179,8 @@ class TranscriptViewSet(JobViewSet):
         stamp = self.visible(job_id)
         seconds = _seconds_to_wait(request)
         if seconds and stamp.status == JobStatus.IN_PROGRESS and may_wait(request._request):
-            return AskAgain(job_id, seconds)
+            caller = Caller.of(request)
+            return AskAgain(job_id, seconds, None if caller.is_service else caller.username)
         wants_json = cast("Any", request).accepted_media_type == "application/json"
         if stamp.status != JobStatus.IN_PROGRESS and wants_json:
             # 10,000 words are 100 kB: they are not taken apart to be put together again.
