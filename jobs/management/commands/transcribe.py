@@ -27,7 +27,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.urls import reverse
 
-from jobs import actions, engines, finishing, recordings, sweeper, uploads
+from jobs import actions, engines, finishing, recordings, sweeper, upload_removal, uploads
 from jobs.management.progress import PlainView, TerminalView
 from jobs.management.workshop import Threads, workshop
 from jobs.models import (
@@ -244,7 +244,7 @@ def submit_recording(submission: Submission, file: Any) -> UUID:
         whole = replace(submission, recording_path=path)
         return submit(whole, caller=submission.user_id).job_id
     except BaseException:
-        uploads.abandon([path])
+        upload_removal.abandon([path])
         raise
 
 
