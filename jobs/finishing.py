@@ -8,7 +8,7 @@ from uuid import UUID
 
 from asr.stitch import Part, Stitched, stitch
 from asr.types import mean_confidence, segments_from_json, segments_to_json
-from jobs import cache, webhooks
+from jobs import cache, text_search, webhooks
 from jobs.models import (
     ENDED_CHUNK,
     Chunk,
@@ -58,6 +58,7 @@ def end_job(change: JobChange, to: JobStatus, event: EventType, chunks: Iterable
     stitched = stitch(part_of(chunk) for chunk in chunks)
     transcript = _transcript(change.job, chunks, stitched)
     Transcript.objects.bulk_create([transcript])
+    text_search.keep(change.job, transcript)
     after_commit(cache.write_job_through, change, chunks, transcript)
     webhooks.announce(change, to)
     return True

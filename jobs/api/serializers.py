@@ -11,6 +11,7 @@ from rest_framework.utils import html
 
 from jobs.models import URL_LENGTH, ChunkStatus, JobStatus, validate_user_id
 from jobs.waits import MAX_WAIT_SECONDS
+from jobs.words import MAX_QUERY
 
 
 def printable(name: str) -> str:
@@ -175,6 +176,22 @@ class TranscriptResultSerializer(serializers.Serializer[Any]):
     gaps = GapSerializer(many=True)
 
 
+class HitSerializer(serializers.Serializer[Any]):
+    """Where a text that was searched has what was looked for."""
+
+    text = serializers.CharField(help_text="At most 200 characters around the first place.")
+    spans = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField(), min_length=2, max_length=2),
+        help_text="What was found in `text`: first character, and the one after the last.",
+    )
+
+
+class SearchResultSerializer(TranscriptResultSerializer):
+    """A job that was found; with its `hit` where a text was looked for."""
+
+    hit = HitSerializer(required=False)
+
+
 class RetrieveSerializer(serializers.Serializer[Any]):
     """How GET /transcript/{jobId} is asked."""
 
@@ -187,5 +204,11 @@ class SearchSerializer(serializers.Serializer[Any]):
     userId = StrictCharField(required=False, validators=[validate_user_id])  # noqa: N815
     jobStatus = serializers.ListField(  # noqa: N815
         child=serializers.ChoiceField(JobStatus.choices), required=False
+    )
+    text = StrictCharField(
+        required=False,
+        max_length=MAX_QUERY,
+        help_text='Words that all occur, a "phrase", a -word that does not. The last word stands '
+        "also for longer ones that begin with it.",
     )
     limit = serializers.IntegerField(required=False, min_value=1, max_value=100)

@@ -32,6 +32,7 @@ from jobs.api.pagination import CachedFirstPage, NewestFirst
 from jobs.api.serializers import (
     AcceptedSerializer,
     RetrieveSerializer,
+    SearchResultSerializer,
     SearchSerializer,
     SubmissionSerializer,
     TranscriptResultSerializer,
@@ -46,7 +47,9 @@ from jobs.models import (
 )
 from jobs.results import load_results
 from jobs.submission import Accepted, Submission, SubmissionRefused, submit
+from jobs.text_search import Found
 from jobs.waits import MAX_WAIT_SECONDS, AskAgain, may_wait
+from jobs.words import MAX_QUERY, hit, terms_of
 
 
 class SchemaView(SpectacularAPIView):
@@ -194,13 +197,22 @@ class TranscriptViewSet(JobViewSet):
         parameters=[
             OpenApiParameter("userId", OpenApiTypes.STR),
             OpenApiParameter("jobStatus", enum=JobStatus.values, many=True),
+            OpenApiParameter(
+                "text",
+                {"type": "string", "minLength": 1, "maxLength": MAX_QUERY},
+                description='Words that all occur in the transcript, a "phrase" in quotes, a -word '
+                "that does not occur. The last word also finds longer ones that begin with it.",
+            ),
             *PAGE,
         ],
-        responses={200: TranscriptResultSerializer(many=True), **documented(403)},
+        responses={200: SearchResultSerializer(many=True), **documented(403)},
     )
     @action(detail=False)
     def search(self, request: Request) -> Response:
-        """Jobs of a user, or of all users for a service token; newest first."""
+        """Jobs of a user, or of all users for a service token; newest first.
+
+        With `text` those whose transcript matches, each with its `hit`.
+        """
         # Not as a form, where an empty value counts as none: `userId=` would search all users.
         asked = request.GET.dict() | {
             name: request.GET.getlist(name) for name in request.GET if name == "jobStatus"
@@ -209,8 +221,23 @@ class TranscriptViewSet(JobViewSet):
         query.is_valid(raise_exception=True)
         statuses = sorted(set(query.validated_data.get("jobStatus", ())))
         user_id = self._searched_user(query.validated_data.get("userId"))
+        if "text" in query.validated_data:
+            return self._text_search(query.validated_data["text"], user_id, statuses)
         rows = self.paginate_queryset(self._index_rows(user_id, statuses))
         return self.get_paginated_response(self._results([row.job_id for row in rows or ()]))
+
+    def _text_search(self, text: str, user_id: str | None, statuses: list[str]) -> Response:
+        terms = terms_of(text)
+        found: Any = Found(terms, user_id, statuses) if terms else UserJobIndex.objects.none()
+        rows = self.paginate_queryset(found)
+        results = self._results([row.job_id for row in rows or ()])
+        return self.get_paginated_response(
+            [
+                result | {"hit": hit(result["transcription"], terms)}
+                for result in results
+                if result["transcription"] is not None  # else it was retried just now
+            ]
+        )
 
     @extend_schema(operation_id="transcript_delete", responses={204: None, **documented(404, 410)})
     def destroy(self, request: Request, job_id: UUID) -> Response:

@@ -27,6 +27,7 @@ from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
 from jobs.models.recording import CUT_PATIENCE, Recording
+from jobs.models.search_text import SearchText
 from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
@@ -77,6 +78,7 @@ __all__ = [
     "JobGoneError",
     "JobStatus",
     "Recording",
+    "SearchText",
     "SpendingMeter",
     "Transcript",
     "Upload",
