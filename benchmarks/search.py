@@ -1,4 +1,8 @@
-"""The first page of a search at 10,000 and at 1,000,000 jobs of one busy user among many."""
+"""The first page of a search at 10,000 and at 1,000,000 jobs of one busy user among many.
+
+By user and status, and by words: one in every text, one in a text of ten thousand, and one that
+half of all texts have, but none of the busy user's.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from benchmarks.world import World, running
 
 SEARCHES = 200
 BUSY = "busy"
+TEXTS = ("some words", "rare7", "theirs")
 
 
 def measure(figures: Figures, *, quick: bool) -> None:
@@ -22,13 +27,19 @@ def measure(figures: Figures, *, quick: bool) -> None:
         world.control("stop", "verbatim:sweeper")  # COPY needs the disk, and nothing is due
         fill(world, few)
         small = asyncio.run(_search(world))
+        small_texts = asyncio.run(_search_texts(world))
         fill(world, many - few)
         large = asyncio.run(_search(world))
+        large_texts = asyncio.run(_search_texts(world))
         sequential = _sequential_scans(world)
     name = f"at {many:,} jobs against {few:,}"
     p50s = [1000 * percentile(taken, 0.5) for taken in (large, small)]
     beside = "p50 {:.1f} and {:.1f} ms".format(*p50s)
     figures.take("search", name, p50s[0] / p50s[1], at_most=1.5, unit=" times", beside=beside)
+    for text in TEXTS:
+        p50s = [1000 * percentile(taken[text], 0.5) for taken in (large_texts, small_texts)]
+        value = "p50 {:.1f} and {:.1f} ms".format(*p50s)
+        figures.tell("search", f'text "{text}" {name}', value)
     figures.take("search", "sequential scans, by EXPLAIN", len(sequential), at_most=0)
 
 
@@ -53,6 +64,15 @@ async def _search(world: World) -> list[float]:
         return client.seconds["search"]
 
 
+async def _search_texts(world: World) -> dict[str, list[float]]:
+    async with signed_in(world) as client:
+        for number in range(SEARCHES):
+            text = TEXTS[number % len(TEXTS)]
+            params = {"userId": BUSY, "text": text}
+            await client.ask(text, "GET", "/transcript/search", status=200, params=params)
+        return client.seconds
+
+
 def _sequential_scans(world: World) -> list[str]:
     """The plans of the search's statements that read a whole table, whatever it costs."""
     page = "SELECT job_id FROM jobs_userjobindex WHERE {} ORDER BY job_id DESC LIMIT 101"
@@ -66,8 +86,17 @@ def _sequential_scans(world: World) -> list[str]:
         f"SELECT * FROM jobs_job WHERE id {wanted}",
         f"SELECT * FROM jobs_chunk WHERE job_id {wanted} ORDER BY job_id, index",
         f"SELECT * FROM jobs_transcript WHERE job_id {wanted}",
+        f"SELECT job_id FROM jobs_searchtext WHERE words LIKE '% words %' AND job_id {wanted}",
     ]
     plans = [json.dumps(world.sql(f"EXPLAIN (FORMAT JSON) {text}")) for text in statements]
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")  # as `jobs.text_search` does
+        connection.execute("SET LOCAL enable_indexscan = off")
+        for text in TEXTS:
+            words = " & ".join(f"'{word}'" for word in (f"@{BUSY}", *text.split()))
+            by_word = f"SELECT job_id FROM jobs_searchtext WHERE word_index @@ $${words}$$::tsquery"
+            page = f"EXPLAIN (FORMAT JSON) {by_word} ORDER BY job_id DESC LIMIT 21"
+            plans.append(json.dumps(connection.execute(page).fetchall()))
     return [plan for plan in plans if "Seq Scan" in plan]
 
 
@@ -87,6 +116,13 @@ WITH made AS (
 ), told AS (
   INSERT INTO jobs_transcript (job_id, text, segments, gaps, duration_seconds)
   SELECT id, repeat('some words ', 20), '[]', '[]', 24 FROM made
+  RETURNING job_id
+), searched AS (
+  INSERT INTO jobs_searchtext (job_id, user_id, job_status, words)
+  SELECT made.id, user_id, status, repeat(' some words', 20)
+    || ' rare' || (random() * 10000)::int
+    || CASE WHEN user_id LIKE 'user%%' THEN ' theirs ' ELSE ' ' END
+  FROM made JOIN told ON told.job_id = made.id
 )
 INSERT INTO jobs_chunk (job_id, index, audio_path, uploaded, status, attempts, errors, crashes,
                         not_before, resend_time, dispatches, ended_time, duration_seconds, engine,
