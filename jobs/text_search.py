@@ -124,7 +124,8 @@ class _InIndex(models.Func):
 
     def as_sqlite(self, *_: Any, **__: Any) -> Any:
         """FTS5: its NOT has two sides."""
-        named, excluded = [], []
+        named: list[str] = []
+        excluded: list[str] = []
         for word, is_excluded, goes_on in _single(self._terms):
             (excluded if is_excluded else named).append(f'"{word}"{"*" if goes_on else ""}')
         asked = " NOT ".join([f"({' AND '.join(named)})", *excluded])

@@ -33,7 +33,7 @@ from jobs.storage import warn_if_away
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 
 WEB_THREADS: Final = 16  # as many as there are connections in the database's pool
-SILENCE_SECONDS: Final = 60.0  # in the middle of a body
+SILENCE_SECONDS: Final = 60.0  # in the middle of a body, or of an answer
 UNPACKED_AT_MOST: Final = 100  # times as long as it came; sound and JSON are 2 to 20 times
 UNPACKED_UNASKED: Final = 1_000_000  # bytes that any body may unpack to
 
@@ -164,17 +164,24 @@ class IncomingBody:
                 await self._arriving()
 
     async def answer(self, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
-        """Send an answer's part; a connection on which there is more to come is not used again."""
+        """Send an answer's part; a connection on which there is more to come is not used again.
+
+        A caller who takes nothing for long counts as one who has hung up.
+        """
         if self._more and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        if not self._hung_up:
-            try:
+        if self._hung_up:
+            return
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
                 await send(message)
-            except RuntimeError as error:
-                if "closed" not in str(error):  # what uvloop says of a connection that is gone
-                    raise
-                self._hung_up = True
-                logger.info("A caller hung up before the whole answer was sent")
+        except TimeoutError:
+            raise asyncio.CancelledError from None
+        except RuntimeError as error:
+            if "closed" not in str(error):  # what uvloop says of a connection that is gone
+                raise
+            self._hung_up = True
+            logger.info("A caller hung up before the whole answer was sent")
 
 
 class PackedBody(IncomingBody):

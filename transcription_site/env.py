@@ -32,7 +32,7 @@ from asr import registry
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
-from transcription_site.storage_url import s3_options
+from transcription_site.storage_url import origins, s3_options
 from transcription_site.values import Dollars, Prices, Rate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -343,6 +343,13 @@ class Environment(BaseModel):
                 if (value := getattr(self, name))
             }
         return {"BACKEND": "jobs.storage.s3.S3AudioStorage", "OPTIONS": options}
+
+    def audio_origins(self) -> list[str]:
+        """Where browsers get audio from, beside this service."""
+        options = self.audio_storage().get("OPTIONS")
+        if options is None:
+            return []
+        return origins(options, os.environ.get("AWS_DEFAULT_REGION") or "us-east-1")
 
     @property
     def _names_whisper_model(self) -> bool:

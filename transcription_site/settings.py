@@ -41,6 +41,7 @@ CONTENT_SECURITY_POLICY = {
         "style-src": [csp.SELF, csp.UNSAFE_INLINE],
         "img-src": [csp.SELF, "data:"],
         "font-src": [csp.SELF],
+        "media-src": [csp.SELF, *env.audio_origins()],
         "connect-src": [csp.SELF],
         "form-action": [csp.SELF],
         "frame-ancestors": [csp.NONE],

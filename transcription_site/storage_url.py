@@ -42,6 +42,22 @@ def s3_options(url: str, *, allow_http: bool) -> dict[str, Any]:
     return options
 
 
+def origins(options: dict[str, Any], region: str) -> list[str]:
+    """Where browsers are sent for files: what boto3 makes of the same options.
+
+    Args:
+        region: what boto3 takes where the options name none.
+    """
+    if endpoint := options.get("endpoint"):
+        parts = urlsplit(endpoint)
+        return [f"{parts.scheme}://{parts.netloc}"]
+    host = f"s3.{options.get('region', region)}.amazonaws.com"
+    bucket = options["bucket"]
+    if "." in bucket:  # no certificate is of two labels
+        return [f"https://{host}", "https://s3.amazonaws.com"]
+    return [f"https://{bucket}.{host}", f"https://{bucket}.s3.amazonaws.com"]
+
+
 def _check(options: dict[str, Any], *, allow_http: bool) -> None:
     endpoint = options.get("endpoint", "https://")
     if not endpoint.startswith(("https://", "http://")):

@@ -9,18 +9,10 @@ from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.remote import Remote, is_at, probability, reading_answer, times
 from asr.service import TranscriptionService, primary_language
+from asr.sniffing import MEDIA_TYPES
 from asr.types import AudioRequest, Capabilities, Recognition, Segment, Usage, Word, join_text
 
 VENDOR_URL = "https://api.deepgram.com"
-_CONTENT_TYPES = {
-    "aac": "audio/aac",
-    "flac": "audio/flac",
-    "m4a": "audio/mp4",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "wav": "audio/wav",
-    "webm": "audio/webm",
-}
 # Tags that the vendor tells from their language; any other is sent as its language.
 _REGIONAL = (
     *("de-CH", "en-AU", "en-GB", "en-IN", "en-NZ", "en-US", "es-419", "fr-CA", "ko-KR", "nl-BE"),
@@ -75,7 +67,7 @@ class DeepgramEngine(TranscriptionService):
             "v1/listen",
             limit=request.deadline_seconds,
             params=self._parameters(request),
-            headers={"Content-Type": _CONTENT_TYPES[request.info.container]},
+            headers={"Content-Type": MEDIA_TYPES[request.info.container]},
             content=request.data,
         )
         with reading_answer():

@@ -7,6 +7,7 @@ from django.urls import path
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.permissions import IsAdminUser
 
+from jobs.api.audio import AudioViewSet
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
 from jobs.api.uploads import OneUploadViewSet, UploadViewSet
@@ -52,6 +53,11 @@ urlpatterns = [
         "transcript/<uuid:job_id>/export/<str:file_format>",
         ExportViewSet.as_view({"get": "retrieve"}),
         name="transcript-export",
+    ),
+    path(
+        "transcript/<uuid:job_id>/audio/<int:index>",
+        AudioViewSet.as_view({"get": "retrieve"}),
+        name="transcript-audio",
     ),
     path(
         "users/<str:user_id>/data",

@@ -64,7 +64,9 @@ def fill(apps: Any, schema_editor: Any) -> None:
     """The texts that there are, some at a time."""
     SearchText = apps.get_model("jobs", "SearchText")
     rows = apps.get_model("jobs", "Transcript").objects.order_by("pk")
-    rows = rows.exclude(job__status="in_progress").values_list("pk", "job__user_id", "job__status", "text")
+    rows = rows.exclude(job__status="in_progress").values_list(
+        "pk", "job__user_id", "job__status", "text"
+    )
     batch = list(rows[:BATCH])
     while batch:
         SearchText.objects.bulk_create(

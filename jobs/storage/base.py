@@ -72,6 +72,16 @@ class AudioStorage(Storage):
         """An address of the storage's own; None where the service has to take the file itself."""
         return None
 
+    def beginning(self, name: str, count: int) -> bytes:
+        """The first bytes of a file, or all there are."""
+        with self.open(name) as file:
+            beginning: bytes = file.read(count)
+        return beginning
+
+    def sign_download(self, name: str, *, content_type: str, file_name: str, seconds: int) -> str:
+        """An address of a remote storage's own that gives the file, as of that type and name."""
+        raise NotImplementedError
+
     def _size_or_error(self, name: str) -> int | Exception:
         try:
             return int(self.size(name))

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from django.core.files import File
+from django.utils.http import content_disposition_header
 
 from jobs.storage.base import MAX_PATH_BYTES, AudioStorage, SignedUpload, check_path
 from jobs.storage.errors import AudioNotFoundError, InvalidPathError, StorageAwayError
@@ -132,6 +133,30 @@ class S3AudioStorage(AudioStorage):
         if "SSEKMSKeyId" in self._encryption:
             headers["x-amz-server-side-encryption-aws-kms-key-id"] = self._encryption["SSEKMSKeyId"]
         return SignedUpload(url=url, headers=headers)
+
+    def beginning(self, name: str, count: int) -> bytes:
+        key = self._key(name)
+        with _translated(name):
+            try:
+                answer = self._looking.get_object(
+                    Bucket=self._bucket, Key=key, Range=f"bytes=0-{count - 1}"
+                )
+                return answer["Body"].read(count)
+            except self._looking.exceptions.ClientError as error:
+                if _code(error) == "InvalidRange":  # an empty file
+                    return b""
+                raise
+
+    def sign_download(self, name: str, *, content_type: str, file_name: str, seconds: int) -> str:
+        """A GET whose signature covers type and name. Raises StorageAwayError."""
+        params = {
+            "Bucket": self._bucket,
+            "Key": self._key(name),
+            "ResponseContentType": content_type,
+            "ResponseContentDisposition": content_disposition_header(False, file_name) or "inline",
+        }
+        with _translated(name):
+            return self._client.generate_presigned_url("get_object", params, seconds)
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
         """A stream; nothing is read ahead."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -66,7 +65,9 @@ def test_the_index_is_in_step_with_the_rows_also_after_a_vacuum(transactional_db
     text_search.keep(jobs[2], Transcript(job=jobs[2], text="another text"))
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")
-        cursor.execute("INSERT INTO jobs_wordindex(jobs_wordindex, rank) VALUES('integrity-check', 1)")
+        cursor.execute(
+            "INSERT INTO jobs_wordindex(jobs_wordindex, rank) VALUES('integrity-check', 1)"
+        )
     assert by_index("word4") == [jobs[4].pk]
     assert by_index("word2") == []
     assert by_index("another") == [jobs[2].pk]
@@ -78,7 +79,7 @@ MANY = 10_000
 
 
 @pytest.fixture
-def many(db: None) -> Iterator[None]:
+def many(db: None) -> None:
     """Texts of a busy user, half of them all, with words of every rarity."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no such plans")
@@ -107,7 +108,6 @@ FROM made""",
             [MANY],
         )
         cursor.execute("ANALYZE")
-    yield
 
 
 @pytest.mark.usefixtures("many")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import words
 from jobs.words import HIT_CHARACTERS, MAX_CHARACTERS, Term, fold, hit, terms_of
 
 
@@ -43,7 +44,7 @@ def test_a_folded_text_is_single_words_of_letters_and_folds_to_itself(text: str)
     assert folded.startswith(" ")
     assert folded.endswith(" ")
     assert "  " not in folded
-    assert all(c == " " or c.isalnum() or words.unicodedata.category(c)[0] in "LMN" for c in folded)
+    assert all(c == " " or c.isalnum() or unicodedata.category(c)[0] in "LMN" for c in folded)
     assert fold(folded) == folded
 
 

@@ -10,6 +10,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from jobs import actions, text_search
+from jobs.finishing import finish_job
 from jobs.models import Job, SearchText, changing_all
 from tests import factories
 
@@ -199,7 +200,7 @@ def test_a_job_that_is_retried_is_found_by_its_new_text(alice: APIClient) -> Non
     actions.retry(job.pk)
     factories.make_due(job.pk)
     factories.complete(factories.claim(job, 1), "another")
-    factories.finishing.finish_job(job.pk)
+    finish_job(job.pk)
     assert ids(alice, "another word") == ids(alice, '"word another"') == named(job)
 
 
