@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -31,6 +32,7 @@ CALLS: Final = {
     ("POST", "/transcript/{job_id}/cancel"): (401, 401, 404, 409, 409, 409),
     ("POST", "/transcript/{job_id}/retry"): (401, 401, 404, 409, 409, 409),
     ("GET", "/transcript/{job_id}/export/{file_format}"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/transcript/{job_id}/audio/{index}"): (401, 401, 404, 200, 200, 200),
     ("GET", "/usage"): (401, 401, 403, 200, 200, 200),
     ("POST", "/uploads"): (401, 401, 403, 201, 201, 201),
     # Who has the signed address may send; nobody's sign-in stands for it.
@@ -105,6 +107,7 @@ def callers() -> Callable[[], dict[str, APIClient]]:
 @pytest.fixture
 def job() -> Job:
     factories.put_audio("alice/a.wav")
+    factories.put_audio("alice/00.wav")  # of the job
     factories.make_webhook("https://8.8.8.8/")
     job = factories.make_completed_job("secret words")
     announced = {"size_bytes": 9, "expires_time": from_now(factories.A_DAY)}
@@ -136,7 +139,7 @@ def ask(client: APIClient, method: str, path: str, job: Job) -> int:
 
 def address_of(path: str, job: Job) -> str:
     delivery = WebhookDelivery.objects.get(job_id=job.pk)
-    given = {"file_format": "txt", "user_id": "alice", "name": "pocketsphinx"}
+    given = {"file_format": "txt", "user_id": "alice", "name": "pocketsphinx", "index": 0}
     given |= {"webhook_id": str(delivery.endpoint_id), "delivery_id": str(delivery.pk)}
     return path.format(job_id=job.pk, upload_id=job.pk, **given)
 
@@ -169,7 +172,7 @@ def test_who_is_refused_is_told_nothing_and_changes_nothing(
 
 def shown(route: str) -> bool:
     """Whether the document tells of it: by another spelling of the same address."""
-    spelled = "/" + route.replace("<uuid:", "<").replace("<str:", "<")
+    spelled = "/" + re.sub("<(uuid|str|int):", "<", route)
     return spelled.replace("<", "{").replace(">", "}") in {path for _, path in CALLS}
 
 

@@ -34,6 +34,7 @@ OPERATIONS = {
     ("GET", "/transcript/search"),
     ("GET", "/transcript/{job_id}"),
     ("GET", "/transcript/{job_id}/export/{file_format}"),
+    ("GET", "/transcript/{job_id}/audio/{index}"),
     ("DELETE", "/transcript/{job_id}"),
     ("POST", "/transcript/{job_id}/cancel"),
     ("POST", "/transcript/{job_id}/retry"),
@@ -181,11 +182,30 @@ def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> Non
             case = schema[path][method].Case(body=body, media_type="application/json")
         else:
             at = {"job_id": str(job_in(state).pk), "name": "pocketsphinx", "file_format": "json"}
-            at |= {"user_id": "alice", "upload_id": an_upload()} | a_delivery()
+            at |= {"user_id": "alice", "upload_id": an_upload(), "index": "0"} | a_delivery()
             at = {name: value for name, value in at.items() if name in path}
             case = schema[path][method].Case(path_parameters=at)
         response = case.call_and_validate(headers=headers)
         assert response.status_code in {200, 201, 202, 204, 409}
+
+
+def test_what_a_text_finds_is_as_the_document_says() -> None:
+    headers, _ = signed_in(), [job_in(state) for state in ("completed", "failed", "waiting")]
+    operation = contract()["/transcript/search"]["GET"]
+    response = operation.Case(query={"text": "hello -april"}).call_and_validate(headers=headers)
+    results: Any = response.json()["results"]
+    assert [result["hit"]["spans"] for result in results] == [[[0, 5]]] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [({}, 200), ({"Range": "bytes=0-9"}, 206), ({"Range": "bytes=9999999-"}, 416)],
+)
+def test_the_sound_is_as_the_document_says(asked: dict[str, str], status: int) -> None:
+    operation = contract()["/transcript/{job_id}/audio/{index}"]["GET"]
+    at = {"job_id": str(job_in("completed").pk), "index": 0}
+    response = operation.Case(path_parameters=at).call_and_validate(headers=signed_in() | asked)
+    assert response.status_code == status
 
 
 @pytest.mark.parametrize("file_format", CONTENT_TYPES)
@@ -212,6 +232,7 @@ def a_delivery() -> dict[str, str]:
 
 
 def job_in(state: str) -> Job:
+    factories.put_audio("alice/00.wav")
     if state == "completed":
         return factories.make_completed_job("hello", "world")
     if state == "failed":
