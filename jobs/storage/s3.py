@@ -136,14 +136,14 @@ class S3AudioStorage(AudioStorage):
 
     def beginning(self, name: str, count: int) -> bytes:
         key = self._key(name)
-        with _translated(name):
+        with translated(name):
             try:
                 answer = self._looking.get_object(
                     Bucket=self._bucket, Key=key, Range=f"bytes=0-{count - 1}"
                 )
                 return answer["Body"].read(count)
             except self._looking.exceptions.ClientError as error:
-                if _code(error) == "InvalidRange":  # an empty file
+                if code_of(error) == "InvalidRange":  # an empty file
                     return b""
                 raise
 
@@ -155,7 +155,7 @@ class S3AudioStorage(AudioStorage):
             "ResponseContentType": content_type,
             "ResponseContentDisposition": content_disposition_header(False, file_name) or "inline",
         }
-        with _translated(name):
+        with translated(name):
             return self._client.generate_presigned_url("get_object", params, seconds)
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:

@@ -17,7 +17,7 @@ from jobs.text_search import Found
 from jobs.words import terms_of
 from tests import factories
 
-migration = import_module("jobs.migrations.0012_text_search")
+migration = import_module("jobs.migrations.0011_text_search")
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_is_empty")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from dotenv import dotenv_values
@@ -11,8 +12,10 @@ from redis.connection import parse_url
 from asr.child_pool import ChildPool
 from asr.errors import EngineMisconfigured
 from asr.registry import ENGINES
+from jobs.storage.s3 import S3AudioStorage
 from tests.asr.tiny_whisper import shared_model
 from transcription_site.env import BASE_DIR, Environment, InvalidEnvironmentError, load
+from transcription_site.storage_url import s3_options
 
 
 @pytest.fixture
@@ -208,6 +211,31 @@ def test_a_wrong_address_is_not_repeated_with_its_password(dotenv):
     with pytest.raises(InvalidEnvironmentError) as caught:
         load({"DATABASE_URL": "mysql://user:hunter2@host/name"}, dotenv)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "origins"),
+    [
+        ("", []),
+        ("s3://a-b?endpoint=https://minio.example.org:9000/", ["https://minio.example.org:9000"]),
+        (
+            "s3://a-b/prefix?region=eu-west-1",
+            ["https://a-b.s3.eu-west-1.amazonaws.com", "https://a-b.s3.amazonaws.com"],
+        ),
+        ("s3://a-b", ["https://a-b.s3.eu-north-1.amazonaws.com", "https://a-b.s3.amazonaws.com"]),
+        ("s3://a.b", ["https://s3.eu-north-1.amazonaws.com", "https://s3.amazonaws.com"]),
+    ],
+)
+def test_audio_comes_from_where_addresses_are_signed_for(dotenv, monkeypatch, url, origins):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    assert load({"AUDIO_STORAGE_URL": url}, dotenv).audio_origins() == origins
+    if origins:
+        given = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+        options = s3_options(url, allow_http=False)
+        address = S3AudioStorage(**options, credentials=given).sign_download(
+            "alice/a", content_type="audio/flac", file_name="a", seconds=60
+        )
+        assert "{0.scheme}://{0.netloc}".format(urlsplit(address)) in origins
 
 
 def test_engines_that_stand_in_are_named_in_order(dotenv):

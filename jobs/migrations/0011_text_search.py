@@ -78,7 +78,7 @@ def fill(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0009_fair_turns"),
+        ("jobs", "0010_webhook_places"),
     ]
 
     operations = [
