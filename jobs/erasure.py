@@ -27,6 +27,7 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    SearchText,
     Transcript,
     UsageDay,
     UserIndexStamp,
@@ -140,6 +141,7 @@ def _jobs_left(erasure: Erasure) -> dict[str, int]:
         "jobs": jobs.count(),
         "chunks": Chunk.objects.filter(job__in=jobs).count(),
         "transcripts": Transcript.objects.filter(job__in=jobs).count(),
+        "searchTexts": SearchText.objects.filter(job__job__in=jobs).count(),
         "events": JobEvent.objects.filter(job__in=jobs).count(),
         "indexEntries": index.count(),
     }

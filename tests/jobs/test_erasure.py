@@ -24,6 +24,7 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    SearchText,
     Transcript,
     UsageDay,
     UserIndexStamp,
@@ -49,7 +50,7 @@ def record_call(job: Job) -> EngineCall:
 
 def everything_stored() -> str:
     """All rows of the tables that hold something of users, as one text."""
-    models: list[Any] = [Job, Chunk, Transcript, JobEvent, UserJobIndex, UserIndexStamp]
+    models: list[Any] = [Job, Chunk, Transcript, SearchText, JobEvent, UserJobIndex, UserIndexStamp]
     models += [IdempotencyKey, EngineCall, ErasedJob]
     return "\n".join(str(row) for model in models for row in model.objects.values())
 
@@ -76,6 +77,7 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
         "jobs": 3,
         "chunks": 6,
         "transcripts": 1,
+        "searchTexts": 1,
         "events": 3 + 5,
         "indexEntries": 3,
         "audioFiles": 3,
