@@ -58,7 +58,7 @@ def address(job: Job, index: int = 0) -> str:
 
 
 def get(client: APIClient, job: Job, **headers: str) -> Any:
-    named = {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+    named: Any = {f"HTTP_{name.upper()}": value for name, value in headers.items()}
     return client.get(address(job), **named)
 
 
@@ -238,7 +238,7 @@ def test_a_storage_that_is_away_is_said_to_be(alice: APIClient, job: Job, audio_
 def test_from_a_bucket_the_caller_is_sent_to_a_signed_address(
     alice: APIClient, bucket: Path, sound: bytes
 ) -> None:
-    storage.store(PATH, ContentFile(sound, name="a"))  # type: ignore[arg-type]
+    storage.store(PATH, ContentFile(sound, name="a"))
     response = get(alice, job_of(PATH))
     assert response.status_code == 302
     assert response["Cache-Control"] == "no-store"
@@ -255,9 +255,9 @@ def test_from_a_bucket_the_caller_is_sent_to_a_signed_address(
 
 
 def test_what_is_not_in_the_bucket_is_not_found(alice: APIClient, bucket: Path) -> None:
-    storage.store("alice/other", ContentFile(b"x", name="a"))  # type: ignore[arg-type]
+    storage.store("alice/other", ContentFile(b"x", name="a"))
     assert code(get(alice, job_of(PATH))) == (404, "audio_not_found")
-    storage.store("alice/empty", ContentFile(b"", name="a"))  # type: ignore[arg-type]
+    storage.store("alice/empty", ContentFile(b"", name="a"))
     assert get(alice, job_of("alice/empty")).status_code == 302
 
 
