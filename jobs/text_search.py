@@ -16,7 +16,7 @@ from django.db import connection, models, transaction
 from django.db.models import Q
 
 from jobs.models import Job, SearchText, Transcript, UserJobIndex
-from jobs.words import Term, fold
+from jobs.search_words import Term, fold
 
 NEWEST: Final = 500  # jobs whose words are looked at before the index is asked
 

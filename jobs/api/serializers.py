@@ -10,8 +10,8 @@ from rest_framework import serializers
 from rest_framework.utils import html
 
 from jobs.models import URL_LENGTH, ChunkStatus, JobStatus, validate_user_id
+from jobs.search_words import MAX_QUERY
 from jobs.waits import MAX_WAIT_SECONDS
-from jobs.words import MAX_QUERY
 
 
 def printable(name: str) -> str:

@@ -46,10 +46,10 @@ from jobs.models import (
     UserJobIndex,
 )
 from jobs.results import load_results
+from jobs.search_words import MAX_QUERY, hit, terms_of
 from jobs.submission import Accepted, Submission, SubmissionRefused, submit
 from jobs.text_search import Found
 from jobs.waits import MAX_WAIT_SECONDS, AskAgain, may_wait
-from jobs.words import MAX_QUERY, hit, terms_of
 
 
 class SchemaView(SpectacularAPIView):

@@ -3,7 +3,7 @@ from typing import Any
 import django.db.models.deletion
 from django.db import migrations, models
 
-from jobs.words import fold
+from jobs.search_words import fold
 
 BATCH = 500
 

@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 
 from jobs import actions, erasure, text_search
 from jobs.models import JobStatus, SearchText, Transcript
+from jobs.search_words import terms_of
 from jobs.text_search import Found
-from jobs.words import terms_of
 from tests import factories
 
 migration = import_module("jobs.migrations.0011_text_search")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.words import HIT_CHARACTERS, MAX_CHARACTERS, Term, fold, hit, terms_of
+from jobs.search_words import HIT_CHARACTERS, MAX_CHARACTERS, Term, fold, hit, terms_of
 
 
 @pytest.mark.parametrize(
