@@ -153,8 +153,8 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
     A worker in the middle of one of their chunks finds its claim over and writes nothing.
 
     Returns:
-        What was removed: `jobs`, `chunks`, `transcripts`, `events`, `indexEntries`,
-            `webhookDeliveries`, `audioFiles`.
+        What was removed: `jobs`, `chunks`, `transcripts`, `revisions`, `revisedTexts`, `events`,
+            `indexEntries`, `webhookDeliveries`, `audioFiles`.
     """
     removed = Counter[str]()
     with changing_all(job_ids) as changes:
@@ -182,6 +182,8 @@ _REMOVED: Final = {
     "jobs": "jobs.Job",
     "chunks": "jobs.Chunk",
     "transcripts": "jobs.Transcript",
+    "revisions": "jobs.Revision",
+    "revisedTexts": "jobs.RevisedText",
     "events": "jobs.JobEvent",
     "indexEntries": "jobs.UserJobIndex",
     "webhookDeliveries": "jobs.WebhookDelivery",

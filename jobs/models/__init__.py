@@ -27,6 +27,7 @@ from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
 from jobs.models.recording import CUT_PATIENCE, Recording
+from jobs.models.revision import AS_RECOGNISED, Edits, RevisedText, Revision, edits_of
 from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 from jobs.models.token import AuthToken
@@ -47,6 +48,7 @@ from jobs.models.webhook import (
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
+    "AS_RECOGNISED",
     "CUT_PATIENCE",
     "DEADLINE",
     "ENDED_CHUNK",
@@ -67,6 +69,7 @@ __all__ = [
     "ChunkStatus",
     "DeadLetter",
     "DeliveryStatus",
+    "Edits",
     "EngineCall",
     "ErasedJob",
     "EventType",
@@ -77,6 +80,8 @@ __all__ = [
     "JobGoneError",
     "JobStatus",
     "Recording",
+    "RevisedText",
+    "Revision",
     "SpendingMeter",
     "Transcript",
     "Upload",
@@ -97,6 +102,7 @@ __all__ = [
     "complete_chunks",
     "count_deduplicated",
     "database_time",
+    "edits_of",
     "from_now",
     "iso_time",
     "start_chunks",

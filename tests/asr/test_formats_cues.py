@@ -20,8 +20,8 @@ from asr.formats.cues import (
     columns,
     cues,
 )
-from asr.formats.tokens import plain
 from asr.formats.transcript import Transcript, marked
+from asr.pieces import plain
 from asr.stitch import Part
 from asr.types import Segment, Word
 from tests.asr.transcripts import (

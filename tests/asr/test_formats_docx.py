@@ -11,8 +11,8 @@ import pytest
 from docx.document import Document
 
 from asr.formats import make_docx
-from asr.formats.tokens import plain
 from asr.formats.transcript import Transcript
+from asr.pieces import plain
 from asr.stitch import Part
 from tests.asr.transcripts import RTL, TRICKY, missing, of_parts, spoken, transcript, untimed
 

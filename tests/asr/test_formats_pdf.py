@@ -11,8 +11,8 @@ from pypdf import PdfReader
 
 from asr.child_pool import ChildPool
 from asr.formats import make_pdf
-from asr.formats.tokens import plain
 from asr.formats.transcript import Transcript
+from asr.pieces import plain
 from asr.stitch import Part
 from tests.asr.transcripts import (
     CHINESE,

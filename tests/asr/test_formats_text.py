@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asr.formats.text import to_txt
-from asr.formats.tokens import plain
 from asr.formats.transcript import Paragraph, clock, paragraphs
+from asr.pieces import plain
 from asr.stitch import Part
 from tests.asr.transcripts import CHINESE, TRICKY, missing, of_parts, spoken, transcript, untimed
 
