@@ -115,13 +115,16 @@ class Recognition:
     @property
     def confidence(self) -> float | None:
         """See `mean_confidence`."""
-        return mean_confidence(self.segments)
+        return mean_confidence(segments_to_json(self.segments))
 
 
-def mean_confidence(segments: Iterable[Segment]) -> float | None:
+def mean_confidence(segments: Iterable[dict[str, Any]]) -> float | None:
     """The mean over all words; a word without its own counts with its segment's.
 
     None where no word's is known.
+
+    Args:
+        segments: as `segments_to_json` makes them.
     """
     known = [
         confidence
@@ -201,9 +204,10 @@ def _storable(text: str) -> str:
     return text.replace("\0", " ").encode(errors="replace").decode()
 
 
-def _confidences(segment: Segment) -> Iterator[float | None]:
+def _confidences(segment: dict[str, Any]) -> Iterator[float | None]:
     """One for each word, also where the engine tells no words apart."""
-    if not segment.words:
-        yield from [segment.confidence] * len(segment.text.split())
-    for word in segment.words:
-        yield segment.confidence if word.confidence is None else word.confidence
+    of_all, words = segment["confidence"], segment["words"]
+    if not words:
+        yield from [of_all] * len(segment["text"].split())
+    for word in words:
+        yield of_all if word["confidence"] is None else word["confidence"]

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from asr.stitch import Part, Stitched, speaker_keys, stitch
-from asr.types import mean_confidence, segments_from_json, segments_to_json
+from asr.types import mean_confidence
 from jobs import cache, webhooks
 from jobs.models import (
     ENDED_CHUNK,
@@ -74,7 +74,7 @@ def keep_transcript(job: Job, chunks: Sequence[Chunk], edits: Edits) -> Transcri
     spoken = ((chunk.language, chunk.duration_seconds) for chunk in chunks)
     columns = {
         "text": stitched.text,
-        "segments": segments_to_json(stitched.segments),
+        "segments": stitched.segments,
         "gaps": _gaps_to_json(stitched),
         "language": common_language(spoken),
         "confidence": mean_confidence(stitched.segments),
@@ -99,7 +99,7 @@ def _part_of(chunk: Chunk) -> Part:
             index=chunk.index,
             duration_seconds=chunk.duration_seconds,
             text=chunk.text,
-            segments=segments_from_json(chunk.segments),
+            segments=chunk.segments,
         )
     return Part(
         index=chunk.index,

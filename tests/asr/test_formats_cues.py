@@ -29,6 +29,7 @@ from tests.asr.transcripts import (
     TRICKY,
     missing,
     of_parts,
+    part,
     spoken,
     squeezed,
     transcript,
@@ -137,9 +138,9 @@ def test_another_speaker_begins_a_cue_and_is_named_once():
 def test_a_gap_is_shown_where_it_lies():
     made_from = of_parts(
         [
-            Part(index=0, duration_seconds=10.0, segments=(spoken("before"),)),
+            part(0, 10.0, spoken("before")),
             missing(1, 12.0),
-            Part(index=2, duration_seconds=5.0, segments=(spoken("after"),)),
+            part(2, 5.0, spoken("after")),
         ]
     )
     found = cues(made_from, name_speakers=True)
@@ -155,7 +156,7 @@ def test_what_follows_a_gap_of_unknown_length_waits_until_it_can_be_read():
     made_from = of_parts(
         [
             missing(0, None, "audio_not_found"),
-            Part(index=1, duration_seconds=5.0, segments=(spoken("after it all"),)),
+            part(1, 5.0, spoken("after it all")),
         ]
     )
     gap, after = cues(made_from, name_speakers=True)
@@ -226,7 +227,7 @@ def any_part(draw: st.DrawFn, index: int) -> Part:
     found = draw(st.lists(any_segment(), max_size=3))
     # An engine's times lie within the chunk, but for what it rounds.
     seconds = max([1.0, *(segment.start + 0.01 for segment in found)])
-    return Part(index=index, duration_seconds=seconds, segments=tuple(found))
+    return part(index, seconds, *found)
 
 
 PARTS = st.integers(1, 5).flatmap(
@@ -241,7 +242,7 @@ def test_cues_keep_order_limits_and_every_word(parts):
     found = cues(made_from, name_speakers=False)
     check_limits(found, made_from)
     gaps = {gap.index: marked(gap) for gap in made_from.gaps}
-    expected = [gaps.get(part.index, "".join(plain(s.text) for s in part.segments))
+    expected = [gaps.get(part.index, "".join(plain(s["text"]) for s in part.segments))
                 for part in parts]  # fmt: skip
     assert shown(found) == squeezed("".join(expected))
     named = cues(made_from, name_speakers=True)
