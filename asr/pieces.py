@@ -55,7 +55,9 @@ def timed_pieces(segment: Segment) -> Iterator[tuple[str, bool, float, float, Wo
     """
     words = segment.words or (Word(text=segment.text, start=segment.start, end=segment.end),)
     cut = pieces_of(segment)
-    times = _times([piece for piece, _ in cut], words)
+    texts = [piece for piece, _ in cut]
+    alike = texts == [word.text for word in words]
+    times = [(w.start, w.end, w) for w in words] if alike else _times(texts, words)
     for (piece, spaced), (start, end, word) in zip(cut, times, strict=True):
         yield piece, spaced, start, max(start, end), word
 
