@@ -102,7 +102,7 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
     assert receipt.requested_time <= receipt.completed_time
     assert "alice" not in everything_stored()
     assert "private" not in everything_stored()
-    assert "words" not in everything_stored()
+    assert "some words" not in everything_stored()
     left = keys(raw_cache)
     assert "alice" not in left
     assert str(completed.pk) not in left
