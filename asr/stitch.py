@@ -47,10 +47,14 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stitched:
-    """A whole transcript, times relative to the start of its first chunk."""
+    """A whole transcript, times relative to the start of its first chunk.
+
+    `speakers` has the name of each label, or None.
+    """
 
     text: str
     segments: list[Plain]
+    speakers: dict[str, str | None]
     gaps: tuple[Gap, ...]
     duration_seconds: float
 
@@ -68,8 +72,8 @@ def stitch(parts: Iterable[Part], names: Mapping[str, str] = NOBODY) -> Stitched
     """
     ordered = sorted(parts, key=lambda part: part.index)
     starts, total = _running_sum(part.duration_seconds for part in ordered)
-    labels = {key: label for label, key in speaker_keys(ordered).items()}
-    shown = labels | dict(names)
+    keys = speaker_keys(ordered)
+    shown = {key: names.get(key) or label for label, key in keys.items()}
     pairs = zip(ordered, starts, strict=True)
     spoken = [(part, start) for part, start in pairs if not part.is_missing]
     return Stitched(
@@ -79,6 +83,7 @@ def stitch(parts: Iterable[Part], names: Mapping[str, str] = NOBODY) -> Stitched
             for part, start in spoken
             for segment in _segments(part)
         ],
+        speakers={label: names.get(key) for label, key in keys.items()},
         gaps=tuple(_gaps(ordered, starts)),
         duration_seconds=total,
     )

@@ -89,8 +89,9 @@ def _read(job_id: UUID) -> _Rows:
     transcript = Transcript.objects.filter(pk=job_id).first()
     if transcript is None:  # retried since the job was read
         raise NotCompletedError
-    edited = RevisedText.objects.current().filter(job=job).values_list("index", flat=True)
-    return _Rows(job=job, chunks=chunks, transcript=transcript, edited=set(edited))
+    texts = RevisedText.objects.current().filter(job=job)
+    edited = set(texts.values_list("index", flat=True)) if job.revision else set()
+    return _Rows(job=job, chunks=chunks, transcript=transcript, edited=edited)
 
 
 def _content(rows: _Rows) -> Content:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from asr.stitch import Part, Stitched, speaker_keys, stitch
+from asr.stitch import Part, Stitched, stitch
 from asr.types import mean_confidence
 from jobs import cache, webhooks
 from jobs.models import (
@@ -69,8 +69,7 @@ def keep_transcript(job: Job, chunks: Sequence[Chunk], edits: Edits) -> Transcri
 
     This is the one way in which a transcript comes about. The job is locked.
     """
-    parts = parts_of(chunks, edits)
-    stitched = stitch(parts, edits.speakers)
+    stitched = stitch(parts_of(chunks, edits), edits.speakers)
     spoken = ((chunk.language, chunk.duration_seconds) for chunk in chunks)
     columns = {
         "text": stitched.text,
@@ -79,7 +78,7 @@ def keep_transcript(job: Job, chunks: Sequence[Chunk], edits: Edits) -> Transcri
         "language": common_language(spoken),
         "confidence": mean_confidence(stitched.segments),
         "duration_seconds": stitched.duration_seconds,
-        "speakers": {label: edits.speakers.get(key) for label, key in speaker_keys(parts).items()},
+        "speakers": stitched.speakers,
     }
     transcript = Transcript(job=job, **columns)
     Transcript.objects.bulk_create(
