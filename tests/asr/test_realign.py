@@ -141,6 +141,16 @@ def test_words_put_in_share_the_pause_as_far_as_they_need_it() -> None:
     assert (start, end) == (pytest.approx(4.72), 5.0)
 
 
+def test_words_put_in_at_a_segments_end_do_not_reach_into_the_next() -> None:
+    late = Word(text="two", start=3.0, end=4.0)
+    after = Segment(text="two", start=1.1, end=4.0, words=(late,))
+    made = realign((spoken("one", pace=1.0), after), "one and so on two", 60.0)
+    assert [(segment.text, segment.end) for segment in made] == [
+        ("one and so on", 1.1),
+        ("two", 4.0),
+    ]
+
+
 def test_one_word_for_several_spans_them_and_several_for_one_share_its_time() -> None:
     made = edited(spoken("cap i tal letters", pace=1.0), text="capital letters")
     assert made == [("capital", 0.0, 3.0, True), ("letters", 3.0, 4.0, False)]
