@@ -153,7 +153,8 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
     A worker in the middle of one of their chunks finds its claim over and writes nothing.
 
     Returns:
-        What was removed: `jobs`, `chunks`, `transcripts`, `searchTexts`, `events`,
+        What was removed: `jobs`, `chunks`, `transcripts`, `searchTexts`, `revisions`,
+            `revisedTexts`, `events`,
             `indexEntries`, `webhookDeliveries`, `audioFiles`.
     """
     removed = Counter[str]()
@@ -183,6 +184,8 @@ _REMOVED: Final = {
     "chunks": "jobs.Chunk",
     "transcripts": "jobs.Transcript",
     "searchTexts": "jobs.SearchText",
+    "revisions": "jobs.Revision",
+    "revisedTexts": "jobs.RevisedText",
     "events": "jobs.JobEvent",
     "indexEntries": "jobs.UserJobIndex",
     "webhookDeliveries": "jobs.WebhookDelivery",

@@ -51,6 +51,7 @@ from jobs.models import (
     Job,
     JobEvent,
     JobGoneError,
+    Revision,
     Transcript,
     UsageDay,
     UserLimits,
@@ -103,6 +104,13 @@ class EventInline(PartOfJob, admin.TabularInline):  # type: ignore[type-arg]
     ordering = ("sequence",)
 
 
+class RevisionInline(PartOfJob, admin.TabularInline):  # type: ignore[type-arg]
+    model = Revision
+    fields = ("number", "editor", "time", "changed", "speakers", "restores")
+    ordering = ("-number",)
+    max_num = 0
+
+
 @admin.register(Job)
 class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
@@ -117,12 +125,15 @@ class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
         "The beginning of a job id (6 characters or more), of a user's name or of an audio path."
     )
     actions = ("retry", "cancel", "requeue")
-    inlines = (ChunkInline, EventInline)
+    inlines = (ChunkInline, RevisionInline, EventInline)
     readonly_fields = ("transcript_text", "gaps", "exports")
     fieldsets = (
         (None, {"fields": ("id", "user_id", "status", "title", "delay_reason")}),
         ("Asked for", {"fields": ("engine", "language", "vocabulary", "diarize")}),
-        ("Times", {"fields": ("submitted_time", "completed_time", "deadline", "sequence")}),
+        (
+            "Times",
+            {"fields": ("submitted_time", "completed_time", "deadline", "sequence", "revision")},
+        ),
         ("Transcript", {"fields": ("transcript_text", "gaps", "exports")}),
     )
 

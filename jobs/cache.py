@@ -9,7 +9,7 @@ no statement of its own: the one that checks the token brings it along.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 from uuid import UUID
@@ -21,18 +21,21 @@ from django.db import models
 from jobs.models import Chunk, ErasedJob, Job, JobChange, Transcript, UserJobIndex
 from jobs.results import load_results, transcript_result
 
-SCHEMA: Final = 2  # raise when the shape of the cached values changes
+SCHEMA: Final = 3  # raise when the shape of the cached values changes
 PAGE_LENGTH: Final = 101  # the longest page, and one more to tell whether there is a next
 KEPT_SECONDS: Final = 24 * 3600
 
 
-def write_job_through(change: JobChange, chunks: Sequence[Chunk], transcript: Transcript) -> None:
-    """After the commit that ended a job: its result, and its user's first pages."""
+def write_job_through(
+    change: JobChange, chunks: Sequence[Chunk], transcript: Transcript, edited: Collection[int]
+) -> None:
+    """After the commit that ended or edited a job: its result; if it ended, the first pages."""
     job = Job.objects.filter(pk=change.job.pk, sequence=change.job.sequence).first()
-    if job is None or change.stamp is None:
+    if job is None:
         return  # it has gone on since
-    result = {_job_key(job.pk, job.sequence): transcript_result(job, chunks, transcript)}
-    cache.set_many(_pages(job, change.stamp) | result, timeout=_kept())
+    result = {_job_key(job.pk, job.sequence): transcript_result(job, chunks, transcript, edited)}
+    pages = _pages(job, change.stamp) if change.stamp else {}
+    cache.set_many(pages | result, timeout=_kept())
 
 
 def write_pages_through(job: Job, stamp: UUID) -> None:

@@ -27,6 +27,8 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    RevisedText,
+    Revision,
     SearchText,
     Transcript,
     UsageDay,
@@ -142,6 +144,8 @@ def _jobs_left(erasure: Erasure) -> dict[str, int]:
         "chunks": Chunk.objects.filter(job__in=jobs).count(),
         "transcripts": Transcript.objects.filter(job__in=jobs).count(),
         "searchTexts": SearchText.objects.filter(job__job__in=jobs).count(),
+        "revisions": Revision.objects.filter(job__in=jobs).count(),
+        "revisedTexts": RevisedText.objects.filter(job__in=jobs).count(),
         "events": JobEvent.objects.filter(job__in=jobs).count(),
         "indexEntries": index.count(),
     }
@@ -195,11 +199,23 @@ def _tombstones(erasure: Erasure) -> models.QuerySet[ErasedJob]:
     return ErasedJob.objects.filter(user_id=erasure.user_id)
 
 
-def _rename(rows: models.QuerySet[Any], user_id: str) -> int:
+def _rename_editor(erasure: Erasure) -> None:
+    """What they have written in others' transcripts is the others'."""
+    renamed = _rename(_edits_of_others(erasure), erasure.user_id, column="editor")
+    erasure.removed["revisionsPseudonymised"] += renamed
+
+
+def _edits_of_others(erasure: Erasure) -> models.QuerySet[Revision]:
+    before = {"time__lte": erasure.requested_time}
+    mine = Revision.objects.filter(editor=erasure.user_id, **before)
+    return mine.exclude(job__user_id=erasure.user_id)
+
+
+def _rename(rows: models.QuerySet[Any], user_id: str, column: str = "user_id") -> int:
     """In batches; how many rows there were."""
-    renamed = 0
+    renamed, other = 0, {column: pseudonym(user_id)}
     while some := list(rows.order_by().values_list("pk", flat=True)[:ROWS_AT_ONCE]):
-        renamed += rows.model.objects.filter(pk__in=some).update(user_id=pseudonym(user_id))
+        renamed += rows.model.objects.filter(pk__in=some).update(**other)
     return renamed
 
 
@@ -287,6 +303,10 @@ PARTS: Final = (
     Part(
         _rename_tombstones,
         lambda erasure: {"tombstonesPseudonymised": _tombstones(erasure).count()},
+    ),
+    Part(
+        _rename_editor,
+        lambda erasure: {"revisionsPseudonymised": _edits_of_others(erasure).count()},
     ),
     Part(_remove_webhooks, _webhooks_left),
     Part(_rename_usage, _usage_left),

@@ -23,7 +23,7 @@ from asr.stitch import Gap
 from asr.types import segments_from_json
 from jobs import engines
 from jobs.database import release_connection
-from jobs.models import Chunk, Job, JobGoneError, JobStatus, Transcript
+from jobs.models import Chunk, Job, JobGoneError, JobStatus, RevisedText, Transcript
 from jobs.results import in_milliseconds, transcript_result
 
 RENDER_SECONDS: Final = 60.0  # ten times what a transcript of two hours takes (measured)
@@ -52,6 +52,7 @@ class _Rows:
     job: Job
     chunks: list[Chunk]
     transcript: Transcript
+    edited: set[int]
 
 
 def export(job_id: UUID, file_format: str) -> File:
@@ -88,7 +89,9 @@ def _read(job_id: UUID) -> _Rows:
     transcript = Transcript.objects.filter(pk=job_id).first()
     if transcript is None:  # retried since the job was read
         raise NotCompletedError
-    return _Rows(job=job, chunks=chunks, transcript=transcript)
+    texts = RevisedText.objects.current().filter(job=job)
+    edited = set(texts.values_list("index", flat=True)) if job.revision else set()
+    return _Rows(job=job, chunks=chunks, transcript=transcript, edited=edited)
 
 
 def _content(rows: _Rows) -> Content:
@@ -122,7 +125,7 @@ def _json(rows: _Rows) -> str:
         item["speaker"] for part in segments for item in (part, *part["words"])
     )
     below = settings.UNCERTAIN_BELOW
-    result = transcript_result(rows.job, rows.chunks, rows.transcript) | {
+    result = transcript_result(rows.job, rows.chunks, rows.transcript, rows.edited) | {
         "segments": segments,
         "speakers": [speaker for speaker in speakers if speaker is not None],
         "uncertainBelow": below,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from asr.stitch import Part, Stitched, stitch
-from asr.types import mean_confidence, segments_from_json, segments_to_json
+from asr.types import mean_confidence
 from jobs import cache, text_search, webhooks
 from jobs.models import (
     ENDED_CHUNK,
     Chunk,
     ChunkStatus,
+    Edits,
     EventType,
     Job,
     JobChange,
@@ -23,6 +25,7 @@ from jobs.models import (
     after_commit,
     changing,
     common_language,
+    edits_of,
 )
 
 
@@ -54,37 +57,49 @@ def end_job(change: JobChange, to: JobStatus, event: EventType, chunks: Iterable
     """Move the job to its end and keep its transcript, in the caller's transaction."""
     if not change.move_job(to, event):
         return False
-    chunks = list(chunks)
-    stitched = stitch(part_of(chunk) for chunk in chunks)
-    transcript = _transcript(change.job, chunks, stitched)
-    Transcript.objects.bulk_create([transcript])
-    text_search.keep(change.job, transcript)
-    after_commit(cache.write_job_through, change, chunks, transcript)
+    chunks, edits = list(chunks), edits_of(change.job)
+    transcript = keep_transcript(change.job, chunks, edits)
+    after_commit(cache.write_job_through, change, chunks, transcript, set(edits.texts))
     webhooks.announce(change, to)
     return True
 
 
-def _transcript(job: Job, chunks: Iterable[Chunk], stitched: Stitched) -> Transcript:
+def keep_transcript(job: Job, chunks: Sequence[Chunk], edits: Edits) -> Transcript:
+    """Store the transcript of what was recognised and edited, in place of the one before.
+
+    This is the one way in which a transcript comes about. The job is locked.
+    """
+    stitched = stitch(parts_of(chunks, edits), edits.speakers)
     spoken = ((chunk.language, chunk.duration_seconds) for chunk in chunks)
-    return Transcript(
-        job=job,
-        text=stitched.text,
-        segments=segments_to_json(stitched.segments),
-        gaps=_gaps_to_json(stitched),
-        language=common_language(spoken),
-        confidence=mean_confidence(stitched.segments),
-        duration_seconds=stitched.duration_seconds,
+    columns = {
+        "text": stitched.text,
+        "segments": stitched.segments,
+        "gaps": _gaps_to_json(stitched),
+        "language": common_language(spoken),
+        "confidence": mean_confidence(stitched.segments),
+        "duration_seconds": stitched.duration_seconds,
+        "speakers": stitched.speakers,
+    }
+    transcript = Transcript(job=job, **columns)
+    Transcript.objects.bulk_create(
+        [transcript], update_conflicts=True, unique_fields=["job"], update_fields=list(columns)
     )
+    text_search.keep(job, transcript)
+    return transcript
 
 
-def part_of(chunk: Chunk) -> Part:
-    """The chunk as the stitcher wants it."""
+def parts_of(chunks: Iterable[Chunk], edits: Edits) -> list[Part]:
+    """The chunks as the stitcher wants them."""
+    return [replace(_part_of(chunk), edited_text=edits.texts.get(chunk.index)) for chunk in chunks]
+
+
+def _part_of(chunk: Chunk) -> Part:
     if chunk.status == ChunkStatus.COMPLETED:
         return Part(
             index=chunk.index,
             duration_seconds=chunk.duration_seconds,
             text=chunk.text,
-            segments=segments_from_json(chunk.segments),
+            segments=chunk.segments,
         )
     return Part(
         index=chunk.index,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from asr.stitch import start_times
-from jobs.models import ENDED_CHUNK, Chunk, Job, Transcript, iso_time
+from jobs.models import ENDED_CHUNK, Chunk, Job, RevisedText, Transcript, iso_time
 
 _SECONDS: Final = {"startTime", "durationSeconds", "processingSeconds", "start", "end"}
 
 
 def load_results(job_ids: Iterable[UUID]) -> dict[UUID, dict[str, Any]]:
-    """TranscriptResults by job id, in three queries for any number of jobs.
+    """TranscriptResults by job id, in three queries for any number of jobs, or four.
 
     A job that was retried between the queries has ended in one and lost its transcript in
     another: it is read again.
@@ -34,18 +34,35 @@ def _read(job_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
         chunks[chunk.job_id].append(chunk)
     ended = [job_id for job_id, job in jobs.items() if job.ended]
     transcripts = Transcript.objects.defer("segments").in_bulk(ended) if ended else {}
+    edited = _edited(job_id for job_id, job in jobs.items() if job.revision)
     return {
-        job_id: transcript_result(job, chunks[job_id], transcripts.get(job_id))
+        job_id: transcript_result(
+            job, chunks[job_id], transcripts.get(job_id), edited.get(job_id, ())
+        )
         for job_id, job in jobs.items()
     }
 
 
-def transcript_result(
-    job: Job, chunks: Sequence[Chunk], transcript: Transcript | None
-) -> dict[str, Any]:
-    """The JSON-able TranscriptResult of one job; `chunks` in order of their index.
+def _edited(job_ids: Iterable[UUID]) -> dict[UUID, set[int]]:
+    """By job the chunks whose text is a person's."""
+    edited: dict[UUID, set[int]] = {job_id: set() for job_id in job_ids}
+    texts = RevisedText.objects.current().filter(job__in=edited).order_by()
+    for job_id, index in texts.values_list("job_id", "index") if edited else ():
+        edited[job_id].add(index)
+    return edited
 
-    Its times are those of `in_milliseconds`.
+
+def transcript_result(
+    job: Job,
+    chunks: Sequence[Chunk],
+    transcript: Transcript | None,
+    edited: Collection[int],
+) -> dict[str, Any]:
+    """The JSON-able TranscriptResult of one job; its times are those of `in_milliseconds`.
+
+    Args:
+        chunks: in order of their index.
+        edited: the indexes of those whose text a person has changed.
     """
     starts = start_times(
         [chunk.duration_seconds for chunk in chunks],
@@ -61,8 +78,10 @@ def transcript_result(
         "delayed": bool(job.delay_reason) and not job.ended,
         "delayReason": (job.delay_reason or None) if not job.ended else None,
         "chunks": [
-            _chunk_result(chunk, start) for chunk, start in zip(chunks, starts, strict=True)
+            _chunk_result(chunk, start) | {"edited": chunk.index in edited}
+            for chunk, start in zip(chunks, starts, strict=True)
         ],
+        "revision": job.revision,
         "language": transcript.language if transcript else None,
         "confidence": transcript.confidence if transcript else None,
         "durationSeconds": transcript.duration_seconds if transcript else None,

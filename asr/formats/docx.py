@@ -13,7 +13,6 @@ from docx.shared import Pt, RGBColor
 from docx.text.paragraph import Paragraph as DocxParagraph
 
 from asr.formats.direction import is_right_to_left
-from asr.formats.tokens import plain
 from asr.formats.transcript import (
     Paragraph,
     Transcript,
@@ -23,6 +22,7 @@ from asr.formats.transcript import (
     paragraphs,
     summary,
 )
+from asr.pieces import plain
 from asr.stitch import Gap
 
 _GREY = RGBColor(0x59, 0x59, 0x59)

@@ -17,8 +17,8 @@ from fpdf import FPDF
 from fpdf.fonts import TTFFont
 
 from asr.formats.direction import is_right_to_left, needs_shaping
-from asr.formats.tokens import pieces
 from asr.formats.transcript import Transcript, clock, headline, marked, paragraphs, summary
+from asr.pieces import pieces
 from asr.stitch import Gap
 from asr.types import CJK
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from asr.formats.tokens import Token, ends_sentence, joined, plain, tokens_of
+from asr.formats.tokens import Token, ends_sentence, joined, tokens_of
+from asr.pieces import plain
 from asr.stitch import Gap
 from asr.types import Segment
 
@@ -37,6 +38,10 @@ class Transcript:
         """The index of the chunk that is heard at that time."""
         return max(0, bisect_right(self.chunk_starts, seconds) - 1)
 
+    def chunk_of(self, segment: Segment) -> int:
+        """The index of the segment's chunk; by its time where it does not say so itself."""
+        return self.chunk_at(segment.start) if segment.index is None else segment.index
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paragraph:
@@ -52,7 +57,7 @@ def stretches(transcript: Transcript) -> Iterator[list[Token] | Gap]:
     rest = list(transcript.segments)
     for gap in transcript.gaps:
         before = 0
-        while before < len(rest) and transcript.chunk_at(rest[before].start) < gap.index:
+        while before < len(rest) and transcript.chunk_of(rest[before]) < gap.index:
             before += 1
         yield [token for segment in rest[:before] for token in tokens_of(segment)]
         yield gap

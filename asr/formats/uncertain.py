@@ -39,7 +39,7 @@ def _doubtful(word: Word, below: float) -> bool:
 def _words(transcript: Transcript) -> Iterator[tuple[int, Word]]:
     """Every word with the index of its chunk and its confidence."""
     for segment in transcript.segments:
-        index = transcript.chunk_at(segment.start)
+        index = transcript.chunk_of(segment)
         whole = Word(text=segment.text, start=segment.start, end=segment.end)
         for word in segment.words or (whole,):
             known = segment.confidence if word.confidence is None else word.confidence

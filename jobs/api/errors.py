@@ -97,6 +97,27 @@ class Conflict(APIException):
     status_code = status.HTTP_409_CONFLICT
 
 
+class RevisionConflict(APIException):
+    """Somebody else has saved since."""
+
+    status_code = status.HTTP_412_PRECONDITION_FAILED
+    default_code = "revision_conflict"
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(f"The transcript is at revision {revision}; nothing was written.")
+
+
+class PreconditionRequired(APIException):
+    """Who writes must say what they have seen."""
+
+    status_code = status.HTTP_428_PRECONDITION_REQUIRED
+    default_code = "precondition_required"
+    default_detail = (
+        'Name the revision that you have seen: If-Match: "3". No other form is taken, as nothing '
+        "may be overwritten unseen."
+    )
+
+
 class Erased(APIException):
     """The job was deleted."""
 

@@ -26,8 +26,8 @@ from jobs.models import JobGoneError
 _TEXTS: Final = {"txt", "srt", "vtt"}
 
 
-class WordSerializer(serializers.Serializer[Any]):
-    """One word, timed from the start of the first chunk."""
+class SpokenSerializer(serializers.Serializer[Any]):
+    """What was said, timed from the start of the first chunk."""
 
     text = serializers.CharField()
     start = serializers.FloatField()
@@ -36,10 +36,19 @@ class WordSerializer(serializers.Serializer[Any]):
     speaker = serializers.CharField(allow_null=True)
 
 
-class SegmentSerializer(WordSerializer):
+class WordSerializer(SpokenSerializer):
+    """One word."""
+
+    edited = serializers.BooleanField(
+        required=False, help_text="There where a person wrote it; its times are an estimate."
+    )
+
+
+class SegmentSerializer(SpokenSerializer):
     """A stretch of speech with its words, where the engine has them."""
 
     words = WordSerializer(many=True)
+    index = serializers.IntegerField(required=False, help_text="Of its chunk.")
 
 
 class UncertainSerializer(serializers.Serializer[Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from rest_framework.request import Request
 class NewestFirst(CursorPagination):
     """Pages of the user index. Job ids sort by time, so they are the position."""
 
+    position: Callable[[str], object] = UUID
     ordering = "-job_id"
     page_size = 20
     page_size_query_param = "limit"
@@ -22,7 +24,7 @@ class NewestFirst(CursorPagination):
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
-                UUID(str(cursor.position))
+                type(self).position(str(cursor.position))
         except (NotFound, ValueError):
             raise ValidationError({"cursor": "Not a cursor of this list."}) from None
         return cursor
@@ -32,6 +34,13 @@ class NewestRowsFirst(NewestFirst):
     """Pages of rows whose own ids sort by time."""
 
     ordering = "-id"
+
+
+class NewestRevisionsFirst(NewestFirst):
+    """Pages of a job's revisions, by their numbers."""
+
+    position = int
+    ordering = "-number"
 
 
 class CachedFirstPage:

@@ -145,6 +145,7 @@ class ChunkResultSerializer(serializers.Serializer[Any]):
     confidence = serializers.FloatField(allow_null=True)
     engine = serializers.CharField(allow_null=True)
     deduplicated = serializers.BooleanField()
+    edited = serializers.BooleanField(help_text="Whether a person has changed its text.")
     error = ChunkErrorSerializer(allow_null=True)
 
 
@@ -169,6 +170,9 @@ class TranscriptResultSerializer(serializers.Serializer[Any]):
     delayed = serializers.BooleanField()
     delayReason = serializers.CharField(allow_null=True)  # noqa: N815
     chunks = ChunkResultSerializer(many=True)
+    revision = serializers.IntegerField(
+        help_text="Counts what people have edited; 0: as recognised."
+    )
     language = serializers.CharField(allow_null=True)
     confidence = serializers.FloatField(allow_null=True)
     durationSeconds = serializers.FloatField(allow_null=True)  # noqa: N815

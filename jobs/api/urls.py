@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitV
 from rest_framework.permissions import IsAdminUser
 
 from jobs.api.audio import AudioViewSet
+from jobs.api.editing import EditingViewSet
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
 from jobs.api.uploads import OneUploadViewSet, UploadViewSet
@@ -35,6 +36,26 @@ urlpatterns = [
         "transcript/<uuid:job_id>/retry",
         TranscriptViewSet.as_view({"post": "retry"}),
         name="transcript-retry",
+    ),
+    path(
+        "transcript/<uuid:job_id>/text",
+        EditingViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
+        name="transcript-text",
+    ),
+    path(
+        "transcript/<uuid:job_id>/revisions",
+        EditingViewSet.as_view({"get": "list"}),
+        name="transcript-revisions",
+    ),
+    path(
+        "transcript/<uuid:job_id>/revisions/<int:number>/restore",
+        EditingViewSet.as_view({"post": "restore"}),
+        name="transcript-revision-restore",
+    ),
+    path(
+        "transcript/<uuid:job_id>/words",
+        EditingViewSet.as_view({"get": "words"}),
+        name="transcript-words",
     ),
     path("usage", UsageViewSet.as_view({"get": "retrieve"}), name="usage"),
     path("uploads", UploadViewSet.as_view({"post": "create"}), name="uploads"),

@@ -27,6 +27,7 @@ from jobs.models.event import EventType, JobEvent
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
 from jobs.models.recording import CUT_PATIENCE, Recording
+from jobs.models.revision import AS_RECOGNISED, Edits, RevisedText, Revision, edits_of
 from jobs.models.search_text import SearchText
 from jobs.models.spending_meter import EVERYBODY, SpendingMeter
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
@@ -48,6 +49,7 @@ from jobs.models.webhook import (
 from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
+    "AS_RECOGNISED",
     "CUT_PATIENCE",
     "DEADLINE",
     "ENDED_CHUNK",
@@ -68,6 +70,7 @@ __all__ = [
     "ChunkStatus",
     "DeadLetter",
     "DeliveryStatus",
+    "Edits",
     "EngineCall",
     "ErasedJob",
     "EventType",
@@ -78,6 +81,8 @@ __all__ = [
     "JobGoneError",
     "JobStatus",
     "Recording",
+    "RevisedText",
+    "Revision",
     "SearchText",
     "SpendingMeter",
     "Transcript",
@@ -99,6 +104,7 @@ __all__ = [
     "complete_chunks",
     "count_deduplicated",
     "database_time",
+    "edits_of",
     "from_now",
     "iso_time",
     "start_chunks",

@@ -18,6 +18,7 @@ class EventType(TextChoices):
     JOB_COMPLETED = "job.completed"
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
+    JOB_EDITED = "job.edited"
     CHUNK_STARTED = "chunk.started"
     CHUNK_PENDING = "chunk.pending"
     CHUNK_COMPLETED = "chunk.completed"

@@ -96,6 +96,9 @@ class Job(models.Model):
     sequence = models.PositiveIntegerField(
         default=0, help_text="Counts the job's events; it changes with every change of the job."
     )
+    revision = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Of its transcript; 0: as it was recognised."
+    )
 
     objects = JobQuerySet.as_manager()
 

@@ -22,8 +22,8 @@ from asr.formats.cues import (
     columns,
     cues,
 )
-from asr.formats.tokens import plain
 from asr.formats.transcript import Transcript, marked
+from asr.pieces import plain
 from asr.stitch import Part
 from asr.types import Segment, Word
 from tests.asr.transcripts import (
@@ -31,6 +31,7 @@ from tests.asr.transcripts import (
     TRICKY,
     missing,
     of_parts,
+    part,
     spoken,
     squeezed,
     transcript,
@@ -148,9 +149,9 @@ def test_another_speaker_begins_a_cue_and_is_named_once():
 def test_a_gap_is_shown_where_it_lies():
     made_from = of_parts(
         [
-            Part(index=0, duration_seconds=10.0, segments=(spoken("before"),)),
+            part(0, 10.0, spoken("before")),
             missing(1, 12.0),
-            Part(index=2, duration_seconds=5.0, segments=(spoken("after"),)),
+            part(2, 5.0, spoken("after")),
         ]
     )
     found = cues(made_from, name_speakers=True)
@@ -169,10 +170,10 @@ UNKNOWN = "[missing: part {}, length unknown, audio_not_found]"
 def test_a_gap_without_time_for_it_stands_above_the_words_that_follow_and_moves_none(seconds):
     made_from = of_parts(
         [
-            Part(index=0, duration_seconds=4.0, segments=(spoken("it was as I had said"),)),
+            part(0, 4.0, spoken("it was as I had said")),
             missing(1, seconds, "audio_not_found"),
             missing(2, seconds, "audio_not_found"),
-            Part(index=3, duration_seconds=5.0, segments=(spoken("after it all", start=0.2),)),
+            part(3, 5.0, spoken("after it all", start=0.2)),
         ]
     )
     before, after = cues(made_from, name_speakers=True)
@@ -190,7 +191,7 @@ def test_a_gap_of_unknown_length_is_shown_in_the_silence_that_follows():
         [
             missing(0, None, "audio_not_found"),
             missing(1, None, "audio_not_found"),
-            Part(index=2, duration_seconds=5.0, segments=(spoken("late", start=2.0),)),
+            part(2, 5.0, spoken("late", start=2.0)),
         ]
     )
     found = cues(made_from, name_speakers=True)
@@ -204,7 +205,7 @@ def test_a_gap_of_unknown_length_is_shown_in_the_silence_that_follows():
 def test_a_gap_at_the_end_is_shown_for_as_long_as_it_takes_to_read():
     made_from = of_parts(
         [
-            Part(index=0, duration_seconds=4.0, segments=(spoken("before"),)),
+            part(0, 4.0, spoken("before")),
             missing(1, None, "audio_not_found"),
         ]
     )
@@ -277,7 +278,7 @@ def any_part(draw: st.DrawFn, index: int) -> Part:
     found = draw(st.lists(any_segment(), max_size=3))
     # An engine's times lie within the chunk, but for what it rounds.
     seconds = max([1.0, *(segment.start + 0.01 for segment in found)])
-    return Part(index=index, duration_seconds=seconds, segments=tuple(found))
+    return part(index, seconds, *found)
 
 
 PARTS = st.integers(1, 5).flatmap(
@@ -293,7 +294,7 @@ def test_cues_keep_order_limits_and_every_word(parts):
     check_limits(found, made_from)
     assert spoken_starts(found) == starts_without_gaps(made_from)
     gaps = {gap.index: marked(gap) for gap in made_from.gaps}
-    expected = [gaps.get(part.index, "".join(plain(s.text) for s in part.segments))
+    expected = [gaps.get(part.index, "".join(plain(s["text"]) for s in part.segments))
                 for part in parts]  # fmt: skip
     assert shown(found) == squeezed("".join(expected))
     named = cues(made_from, name_speakers=True)

@@ -11,10 +11,9 @@ import pytest
 from docx.document import Document
 
 from asr.formats import make_docx
-from asr.formats.tokens import plain
 from asr.formats.transcript import Transcript
-from asr.stitch import Part
-from tests.asr.transcripts import RTL, TRICKY, missing, of_parts, spoken, transcript, untimed
+from asr.pieces import plain
+from tests.asr.transcripts import RTL, TRICKY, missing, of_parts, part, spoken, transcript, untimed
 
 
 def opened(made_from: Transcript) -> Document:
@@ -27,9 +26,9 @@ def texts(made_from: Transcript) -> list[str]:
 
 def test_it_holds_title_times_speakers_and_gaps_in_order():
     parts = [
-        Part(index=0, duration_seconds=62.0, segments=(spoken("Good morning.", speaker="Ann"),)),
+        part(0, 62.0, spoken("Good morning.", speaker="Ann")),
         missing(1, None, "audio_not_found"),
-        Part(index=2, duration_seconds=2.0, segments=(spoken("Bye."),)),
+        part(2, 2.0, spoken("Bye.")),
     ]
     assert texts(of_parts(parts)) == [
         "Monday",

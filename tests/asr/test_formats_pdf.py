@@ -11,9 +11,8 @@ from pypdf import PdfReader
 
 from asr.child_pool import ChildPool
 from asr.formats import make_pdf
-from asr.formats.tokens import plain
 from asr.formats.transcript import Transcript
-from asr.stitch import Part
+from asr.pieces import plain
 from tests.asr.transcripts import (
     CHINESE,
     EMOJI,
@@ -22,6 +21,7 @@ from tests.asr.transcripts import (
     TRICKY,
     missing,
     of_parts,
+    part,
     spoken,
     squeezed,
     transcript,
@@ -61,9 +61,9 @@ def body(made_from: Transcript) -> str:
 
 def test_it_holds_title_times_speakers_and_gaps_in_order():
     parts = [
-        Part(index=0, duration_seconds=62.0, segments=(spoken("Good morning.", speaker="Ann"),)),
+        part(0, 62.0, spoken("Good morning.", speaker="Ann")),
         missing(1, None, "audio_not_found"),
-        Part(index=2, duration_seconds=2.0, segments=(spoken("Bye."),)),
+        part(2, 2.0, spoken("Bye.")),
     ]
     assert [line.strip() for line in read(of_parts(parts))] == [
         "Monday",

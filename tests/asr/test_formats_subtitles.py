@@ -13,8 +13,7 @@ import webvtt
 from asr.formats.cues import cues
 from asr.formats.subtitles import to_srt, to_vtt
 from asr.formats.transcript import Transcript
-from asr.stitch import Part
-from tests.asr.transcripts import HOSTILE, TRICKY, missing, of_parts, spoken, transcript
+from tests.asr.transcripts import HOSTILE, TRICKY, missing, of_parts, part, spoken, transcript
 
 
 def srt_of(made_from: Transcript) -> list[srt.Subtitle]:
@@ -28,10 +27,10 @@ def vtt_of(made_from: Transcript) -> webvtt.WebVTT:
 def two_parts_and_a_gap() -> Transcript:
     return of_parts(
         [
-            Part(index=0, duration_seconds=3.5, segments=(spoken("How are you?", speaker="Ann"),)),
+            part(0, 3.5, spoken("How are you?", speaker="Ann")),
             missing(1, None, "audio_not_found"),
             missing(2, 10.0),
-            Part(index=3, duration_seconds=4.0, segments=(spoken("I am well.", speaker="Ben"),)),
+            part(3, 4.0, spoken("I am well.", speaker="Ben")),
         ],
         title="Monday --> & <Tuesday>",
     )

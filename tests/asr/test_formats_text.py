@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from asr.formats.text import to_txt
-from asr.formats.tokens import plain
 from asr.formats.transcript import Paragraph, clock, paragraphs
-from asr.stitch import Part
-from tests.asr.transcripts import CHINESE, TRICKY, missing, of_parts, spoken, transcript, untimed
+from asr.pieces import plain
+from tests.asr.transcripts import (
+    CHINESE,
+    TRICKY,
+    missing,
+    of_parts,
+    part,
+    spoken,
+    transcript,
+    untimed,
+)
 
 
 def test_a_long_pause_begins_a_paragraph_and_a_short_one_does_not():
@@ -44,9 +52,9 @@ def test_a_long_monologue_is_broken_after_a_sentence():
 def test_gaps_stand_where_they_lie():
     parts = [
         missing(0, None, "audio_not_found"),
-        Part(index=1, duration_seconds=2.0, segments=(spoken("one"),)),
+        part(1, 2.0, spoken("one")),
         missing(2, 61.0),
-        Part(index=3, duration_seconds=2.0, segments=(spoken("two"),)),
+        part(3, 2.0, spoken("two")),
         missing(4, None, "engine_error"),
     ]
     assert to_txt(of_parts(parts)) == (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from asr.formats.tokens import joined, plain, tokens_of
+from asr.formats.tokens import joined, tokens_of
+from asr.pieces import plain
 from asr.types import Segment, Word
 from tests.asr.transcripts import TRICKY, spoken, squeezed, untimed
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from asr.formats.uncertain import uncertain
-from asr.stitch import Part
 from asr.types import Segment, Word
-from tests.asr.transcripts import missing, of_parts, transcript, untimed
+from tests.asr.transcripts import missing, of_parts, part, transcript, untimed
 
 
 def said(*words: tuple[str, float | None], start: float = 0.0, **values: Any) -> Segment:
@@ -46,13 +45,9 @@ def test_a_certain_word_parts_two_spans():
 
 def test_a_span_goes_on_in_the_next_segment_but_not_in_the_next_chunk():
     parts = [
-        Part(
-            index=0,
-            duration_seconds=4.0,
-            segments=(said(("a", 0.1)), said(("b", 0.1), start=1.0)),
-        ),
+        part(0, 4.0, said(("a", 0.1)), said(("b", 0.1), start=1.0)),
         missing(1, None),
-        Part(index=2, duration_seconds=4.0, segments=(said(("c", 0.2)),)),
+        part(2, 4.0, said(("c", 0.2))),
     ]
     found = uncertain(of_parts(parts), below=0.5)
     assert [(span.index, span.text, span.start) for span in found] == [

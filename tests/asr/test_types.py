@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr.types import Segment, Word, mean_confidence
+from asr.types import Segment, Word, mean_confidence, segments_to_json
 
 
 def segment(text: str, confidence: float | None, *words: Word) -> Segment:
@@ -17,14 +17,15 @@ def word(confidence: float | None) -> Word:
 
 def test_every_word_counts_once_and_one_without_a_confidence_has_its_segments() -> None:
     of_words = segment("x x", 0.9, word(0.5), word(None))
-    assert mean_confidence([of_words]) == pytest.approx(0.7)
+    assert mean_confidence(segments_to_json([of_words])) == pytest.approx(0.7)
 
 
 def test_a_segment_that_tells_no_words_apart_counts_for_each_word_of_its_text() -> None:
     parts = [segment("one two three", 0.8), segment("x", None, word(0.4))]
-    assert mean_confidence(parts) == pytest.approx((3 * 0.8 + 0.4) / 4)
+    assert mean_confidence(segments_to_json(parts)) == pytest.approx((3 * 0.8 + 0.4) / 4)
 
 
 def test_nothing_known_is_no_confidence() -> None:
     assert mean_confidence([]) is None
-    assert mean_confidence([segment("one", None), segment("x", None, word(None))]) is None
+    unknown = [segment("one", None), segment("x", None, word(None))]
+    assert mean_confidence(segments_to_json(unknown)) is None

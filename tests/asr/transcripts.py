@@ -8,7 +8,7 @@ from typing import Any
 
 from asr.formats.transcript import Transcript
 from asr.stitch import Part, stitch
-from asr.types import Segment, Word
+from asr.types import Segment, Word, segments_from_json, segments_to_json
 
 RTL = "שלום עולם, זה ניסיון. مرحبا بالعالم"
 HOSTILE = "a --> b <script>alert(1)</script> & {\\an8} {nb} &amp; WEBVTT"
@@ -37,7 +37,7 @@ def untimed(text: str, start: float, end: float, **values: Any) -> Segment:
 def transcript(*segments: Segment, **values: Any) -> Transcript:
     """A transcript of one chunk."""
     seconds = max((segment.end for segment in segments), default=0.0)
-    return of_parts([Part(index=0, duration_seconds=seconds, segments=segments)], **values)
+    return of_parts([part(0, seconds)], **{"segments": segments} | values)
 
 
 def of_parts(parts: Sequence[Part], **values: Any) -> Transcript:
@@ -52,11 +52,17 @@ def of_parts(parts: Sequence[Part], **values: Any) -> Transcript:
         "language": "en",
         "completed_time": datetime(2026, 3, 1, 12, 30, tzinfo=UTC),
         "duration_seconds": stitched.duration_seconds,
-        "segments": stitched.segments,
+        "segments": segments_from_json(stitched.segments),
         "gaps": stitched.gaps,
         "chunk_starts": tuple(starts),
     }
     return Transcript(**defaults | values)
+
+
+def part(index: int, seconds: float | None, *segments: Segment, **values: Any) -> Part:
+    """A chunk in which these segments were recognised."""
+    heard = segments_to_json(segments)
+    return Part(index=index, duration_seconds=seconds, segments=heard, **values)
 
 
 def missing(index: int, seconds: float | None, code: str = "invalid_audio") -> Part:

@@ -32,6 +32,7 @@ from jobs import (
     attempts,
     breakers,
     claims,
+    editing,
     engines,
     finishing,
     liveness,
@@ -308,6 +309,17 @@ def test_a_jobs_page_shows_its_chunks_events_and_text_and_lets_nothing_be_edited
 
     assert refused.status_code == 403
     assert Job.objects.filter(pk=job_id, status=JobStatus.FAILED, user_id="alice").exists()
+
+
+def test_a_jobs_page_shows_who_edited_what_and_lets_nothing_of_it_be_edited(
+    admin_client: Client,
+) -> None:
+    job_id = failed_job()
+    editing.save(job_id, editor="carol", seen=0, texts={0: "good evening"}, speakers={})
+    page = admin_client.get(reverse("admin:jobs_job_change", args=[job_id]))
+    assert "carol" in text_of(page)
+    assert "good evening" in text_of(page)
+    assert 'name="revisions-0-editor"' not in page.content.decode()
 
 
 def test_a_jobs_page_says_that_there_is_no_text_yet(admin_client: Client) -> None:

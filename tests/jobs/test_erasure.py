@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 from uuid6 import uuid7
 
-from jobs import actions, cache, erasure
+from jobs import actions, cache, editing, erasure
 from jobs.erasure import PARTS, Erasure, erase
 from jobs.models import (
     Chunk,
@@ -24,6 +24,8 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    RevisedText,
+    Revision,
     SearchText,
     Transcript,
     UsageDay,
@@ -51,7 +53,7 @@ def record_call(job: Job) -> EngineCall:
 def everything_stored() -> str:
     """All rows of the tables that hold something of users, as one text."""
     models: list[Any] = [Job, Chunk, Transcript, SearchText, JobEvent, UserJobIndex, UserIndexStamp]
-    models += [IdempotencyKey, EngineCall, ErasedJob]
+    models += [IdempotencyKey, EngineCall, ErasedJob, Revision, RevisedText]
     return "\n".join(str(row) for model in models for row in model.objects.values())
 
 
@@ -68,6 +70,9 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
     cache.read_results({completed.pk: completed.sequence})
     cache.first_page("alice", [], UserIndexStamp.of("alice"))  # type: ignore[arg-type]
     call = record_call(completed)
+    editing.save(completed.pk, editor="alice", seen=0, texts={0: "private edit"}, speakers={})
+    theirs = factories.make_completed_job("stays", user_id="bob")
+    editing.save(theirs.pk, editor="alice", seen=0, texts={0: "stays so"}, speakers={})
     assert "alice" in keys(raw_cache)
     assert str(completed.pk) in keys(raw_cache)
 
@@ -78,7 +83,10 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
         "chunks": 6,
         "transcripts": 1,
         "searchTexts": 1,
-        "events": 3 + 5,
+        "revisions": 1,
+        "revisedTexts": 1,
+        "revisionsPseudonymised": 1,
+        "events": 3 + 6,
         "indexEntries": 3,
         "audioFiles": 3,
         "idempotencyKeys": 1,
@@ -96,7 +104,7 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
     assert receipt.requested_time <= receipt.completed_time
     assert "alice" not in everything_stored()
     assert "private" not in everything_stored()
-    assert "words" not in everything_stored()
+    assert "some words" not in everything_stored()
     left = keys(raw_cache)
     assert "alice" not in left
     assert str(completed.pk) not in left
@@ -105,6 +113,8 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
     assert ids == {uploaded.pk, named.pk, completed.pk}
     call.refresh_from_db()
     assert (call.user_id, call.job_id) == (pseudonym("alice"), completed.pk)
+    assert Revision.objects.get().editor == pseudonym("alice")
+    assert editing.read(theirs.pk)["chunks"][0]["text"] == "stays so"
 
 
 def test_what_others_have_stays(audio_root: Path, script: ScriptedEngine) -> None:

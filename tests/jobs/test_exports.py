@@ -82,6 +82,7 @@ def test_json_holds_the_result_and_everything_about_its_words():
         "confidence": None,
         "speaker": "Ann",
         "words": [{"text": "all", "start": 4.0, "end": 4.5, "confidence": 0.8, "speaker": None}],
+        "index": 1,
     }
     assert body["uncertainBelow"] == 0.5
     assert body["uncertain"] == [

@@ -33,6 +33,11 @@ CALLS: Final = {
     ("POST", "/transcript/{job_id}/retry"): (401, 401, 404, 409, 409, 409),
     ("GET", "/transcript/{job_id}/export/{file_format}"): (401, 401, 404, 200, 200, 200),
     ("GET", "/transcript/{job_id}/audio/{index}"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/transcript/{job_id}/text"): (401, 401, 404, 200, 200, 200),
+    ("PATCH", "/transcript/{job_id}/text"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/transcript/{job_id}/revisions"): (401, 401, 404, 200, 200, 200),
+    ("POST", "/transcript/{job_id}/revisions/{number}/restore"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/transcript/{job_id}/words"): (401, 401, 404, 200, 200, 200),
     ("GET", "/usage"): (401, 401, 403, 200, 200, 200),
     ("POST", "/uploads"): (401, 401, 403, 201, 201, 201),
     # Who has the signed address may send; nobody's sign-in stands for it.
@@ -59,6 +64,7 @@ BODIES: Final[dict[tuple[str, str], dict[str, object]]] = {
     ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
     ("POST", "/webhooks"): {"url": "https://8.8.4.4/"},
 }
+HEADERS: Final = {("PATCH", "/transcript/{job_id}/text"): {"If-Match": '"0"'}}
 OF_A_USER: Final = {"/transcript/search", "/usage", "/webhooks"}
 # By path: the addresses beside the document, asked by GET. The admin sends away who may not.
 PAGES: Final = {
@@ -134,12 +140,14 @@ def ask(client: APIClient, method: str, path: str, job: Job) -> int:
     if (method, path) in BODIES:
         return int(client.post(address, {"userId": "alice"} | BODIES[method, path]).status_code)
     query = "?userId=alice" if path in OF_A_USER else ""
-    return int(client.generic(method, address + query).status_code)
+    headers = HEADERS.get((method, path))
+    return int(client.generic(method, address + query, headers=headers).status_code)
 
 
 def address_of(path: str, job: Job) -> str:
     delivery = WebhookDelivery.objects.get(job_id=job.pk)
-    given = {"file_format": "txt", "user_id": "alice", "name": "pocketsphinx", "index": 0}
+    given = {"file_format": "txt", "user_id": "alice", "name": "pocketsphinx"}
+    given |= {"index": "0", "number": "0"}
     given |= {"webhook_id": str(delivery.endpoint_id), "delivery_id": str(delivery.pk)}
     return path.format(job_id=job.pk, upload_id=job.pk, **given)
 

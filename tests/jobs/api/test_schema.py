@@ -38,6 +38,11 @@ OPERATIONS = {
     ("DELETE", "/transcript/{job_id}"),
     ("POST", "/transcript/{job_id}/cancel"),
     ("POST", "/transcript/{job_id}/retry"),
+    ("GET", "/transcript/{job_id}/text"),
+    ("PATCH", "/transcript/{job_id}/text"),
+    ("GET", "/transcript/{job_id}/revisions"),
+    ("POST", "/transcript/{job_id}/revisions/{number}/restore"),
+    ("GET", "/transcript/{job_id}/words"),
     ("GET", "/engines"),
     ("POST", "/engines/{name}/verify"),
     ("GET", "/usage"),
@@ -55,6 +60,7 @@ NOTHING_TO_GET_WRONG = {("GET", "/engines"), ("POST", "/engines/{name}/verify")}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/transcribe"): {"audioChunkPaths": ["alice/a.wav"]},
     ("POST", "/webhooks"): {"url": "https://8.8.8.8/"},
+    ("PATCH", "/transcript/{job_id}/text"): {"chunks": [{"index": 0, "text": "edited"}]},
     ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
 }
 HEALTH = {("GET", "/healthz"), ("GET", "/readyz")}
@@ -177,14 +183,15 @@ def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> Non
     get_user_model().objects.update(is_staff=True)
     calls = OPERATIONS - {("PUT", "/uploads/{upload_id}")}  # which takes what is signed
     for method, path in sorted(calls, key=lambda call: call[0] == "DELETE"):
+        at: dict[str, Any] = {"job_id": str(job_in(state).pk), "name": "pocketsphinx"}
+        at |= {"user_id": "alice", "file_format": "json", "number": 0, "index": 0} | a_delivery()
+        at |= {"upload_id": an_upload()}
+        given: dict[str, Any] = {"path_parameters": {n: v for n, v in at.items() if n in path}}
         if (method, path) in BODIES:
-            body: Any = BODIES[method, path]
-            case = schema[path][method].Case(body=body, media_type="application/json")
-        else:
-            at = {"job_id": str(job_in(state).pk), "name": "pocketsphinx", "file_format": "json"}
-            at |= {"user_id": "alice", "upload_id": an_upload(), "index": "0"} | a_delivery()
-            at = {name: value for name, value in at.items() if name in path}
-            case = schema[path][method].Case(path_parameters=at)
+            given |= {"body": BODIES[method, path], "media_type": "application/json"}
+        if method == "PATCH":
+            given["headers"] = {"If-Match": '"0"'}
+        case = schema[path][method].Case(**given)
         response = case.call_and_validate(headers=headers)
         assert response.status_code in {200, 201, 202, 204, 409}
 
