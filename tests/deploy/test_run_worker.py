@@ -40,7 +40,7 @@ def option(arguments: list[str], name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("queue", "processes", "threads"), [("chunks", 3, 50), ("local", 1, 7), ("control", 1, 8)]
+    ("queue", "processes", "threads"), [("chunks", 3, 50), ("local", 1, 7), ("control", 1, 12)]
 )
 def test_each_queue_has_its_size(settings, become, queue, processes, threads):
     settings.WORKER_PROCESSES, settings.WORKER_THREADS, settings.LOCAL_THREADS = 3, 50, 7

@@ -57,7 +57,7 @@ def test_a_failed_chunk_is_a_dead_letter_once_its_job_has_failed() -> None:
     assert not Chunk.objects.dead_letters().exists()
     factories.complete(factories.claim(running, 1))
     assert finishing.finish_job(running.pk)
-    assert dead(Selection()) == {f"{running.pk}[0]"}
+    assert dead(Selection()) == {f"{running.pk}, part 1"}
     actions.retry(running.pk)
     assert not Chunk.objects.dead_letters().exists()
 
@@ -68,20 +68,20 @@ def test_dead_letters_are_selected_by_code_age_and_user() -> None:
     bobs = make_dead_job("worker_crashed", user_id="bob", ended=3 * HOUR)
 
     assert dead(Selection()) == {
-        f"{old.pk}[0]",
-        f"{new.pk}[0]",
-        f"{new.pk}[1]",
-        f"{bobs.pk}[0]",
+        f"{old.pk}, part 1",
+        f"{new.pk}, part 1",
+        f"{new.pk}, part 2",
+        f"{bobs.pk}, part 1",
     }
-    assert dead(Selection(codes=("invalid_audio",))) == {f"{old.pk}[1]"}
+    assert dead(Selection(codes=("invalid_audio",))) == {f"{old.pk}, part 2"}
     assert dead(Selection(codes=("invalid_audio", "engine_timeout"))) == {
-        f"{old.pk}[1]",
-        f"{new.pk}[1]",
+        f"{old.pk}, part 2",
+        f"{new.pk}, part 2",
     }
-    assert dead(Selection(older_than=2 * HOUR)) == {f"{old.pk}[0]", f"{bobs.pk}[0]"}
-    assert dead(Selection(older_than=2 * HOUR, user_id="bob")) == {f"{bobs.pk}[0]"}
+    assert dead(Selection(older_than=2 * HOUR)) == {f"{old.pk}, part 1", f"{bobs.pk}, part 1"}
+    assert dead(Selection(older_than=2 * HOUR, user_id="bob")) == {f"{bobs.pk}, part 1"}
     assert dead(Selection(older_than=4 * HOUR)) == set()
-    assert dead(Selection(codes=("engine_error",), older_than=HOUR)) == {f"{old.pk}[0]"}
+    assert dead(Selection(codes=("engine_error",), older_than=HOUR)) == {f"{old.pk}, part 1"}
 
 
 def test_the_tally_counts_chunks_and_jobs_by_code_and_class() -> None:
@@ -107,7 +107,7 @@ def test_a_redrive_goes_job_by_job_and_leaves_the_rest_failed(
     first = make_dead_job("engine_error", "invalid_audio", "worker_crashed")
     second = make_dead_job("invalid_audio")
     third = make_dead_job(None, "engine_timeout")
-    assert redriven(Selection()) == [[f"{first.pk}[0]", f"{first.pk}[2]"], [f"{third.pk}[1]"]]
+    assert redriven(Selection()) == [[f"{first.pk}, part 1", f"{first.pk}, part 3"], [f"{third.pk}, part 2"]]
     assert statuses(first) == ["pending", "failed", "pending"]
     assert statuses(second) == ["failed"]
     assert statuses(third) == ["completed", "pending"]
@@ -121,7 +121,7 @@ def test_a_redrive_that_is_interrupted_has_done_whole_jobs() -> None:
     next(steps)
     steps.close()
     assert [statuses(job) for job in jobs] == [["pending"] * 2, ["failed"] * 2, ["failed"] * 2]
-    assert redriven(Selection()) == [[f"{job.pk}[0]", f"{job.pk}[1]"] for job in jobs[1:]], (
+    assert redriven(Selection()) == [[f"{job.pk}, part 1", f"{job.pk}, part 2"] for job in jobs[1:]], (
         "the rest waits for the next redrive"
     )
 
@@ -152,7 +152,7 @@ def test_four_redrives_at_once_retry_each_dead_letter_once() -> None:
     jobs = [make_dead_job("engine_error", "engine_error") for _ in range(5)]
     results = together(*[lambda: redriven(Selection())] * 4)
     assert sorted(chunk for result in results for step in result for chunk in step) == sorted(
-        f"{job.pk}[{index}]" for job in jobs for index in range(2)
+        f"{job.pk}, part {number}" for job in jobs for number in (1, 2)
     )
     assert JobEvent.objects.filter(type="job.retried").count() == 5
     assert JobEvent.objects.filter(type="chunk.pending").count() == 10
@@ -221,7 +221,7 @@ def test_the_schedule_tries_three_times_and_a_person_as_often_as_they_like(
         assert dead_letters.jobs_due() == []
         assert sweep(sent.append).redriven == 0
         assert statuses(job) == ["failed"]
-        assert redriven(Selection()) == [[f"{job.pk}[0]"]]
+        assert redriven(Selection()) == [[f"{job.pk}, part 1"]]
         fails_again_long_ago()
         assert redrives_of(job) == [3], "no manual redrive gives the schedule a new budget"
     chunk = job.chunks.get()
