@@ -1,37 +1,23 @@
-"""Waiting for jobs to end: however many wait in a process, one statement looks for them all.
-
-Who waits holds neither a thread nor a connection of the database. Nothing has to be told: an end
-that was not heard of is seen by the next look.
-"""
+"""Waiting for jobs to end: a call that holds neither a thread nor a connection meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final, cast
 from uuid import UUID
 
-from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from jobs.database import release_connection
-from jobs.models import Job
+from jobs.watching import Watch
 
 MAX_WAIT_SECONDS: Final = 30
-LOOK_SECONDS: Final = 0.1
-PAUSE: Final = 20.0  # at least, times as long as the look took: a busy system has better to do
-AWAY_SECONDS: Final = 2.0  # between two looks at most, and until a database that failed is asked
-
-logger = logging.getLogger(__name__)
 
 
 class AskAgain(HttpResponse):
@@ -49,17 +35,14 @@ def may_wait(request: HttpRequest) -> bool:
 
 
 class Waits:
-    """All who wait in one event loop."""
+    """All who wait for the end of a job in one event loop."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
-        self._looking: asyncio.Task[None] | None = None
-        # Its own: all threads for requests may be waiting for something themselves.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="waits")
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._closed = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return self._watch.waiting
 
     async def answer(
         self,
@@ -79,47 +62,15 @@ class Waits:
         """Return when the job is not in progress any more, or after so many seconds."""
         if self._closed:
             return
-        ended = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(job_id, set()).add(ended)
-        if self._looking is None or self._looking.done():
-            self._end_with_the_process()
-            self._looking = asyncio.create_task(self._look())
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await ended
-        finally:
-            others = self._waiting.get(job_id, set())
-            others.discard(ended)
-            if not others:
-                self._waiting.pop(job_id, None)
+        self._end_with_the_process()
+        with self._watch.end_of(job_id) as ended, suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ended
 
     def close(self) -> None:
         """Let all go, and nobody wait any more."""
         self._closed = True
-        self._wake(list(self._waiting))
-
-    async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        pause = LOOK_SECONDS
-        while self._waiting:
-            await asyncio.sleep(pause)
-            asked, began = list(self._waiting), time.monotonic()
-            try:
-                running = await loop.run_in_executor(self._thread, _in_progress, asked)
-            except DatabaseError as error:
-                logger.warning("Nobody who waits for a job hears of its end: %s", error)
-                pause = AWAY_SECONDS
-                continue
-            pause = PAUSE * (time.monotonic() - began)
-            pause = min(max(pause, LOOK_SECONDS), AWAY_SECONDS)
-            self._wake(job_id for job_id in asked if job_id not in running)
-
-    def _wake(self, job_ids: Iterable[UUID]) -> None:
-        for job_id in job_ids:
-            for ended in self._waiting.get(job_id, ()):
-                if not ended.done():
-                    ended.set_result(None)
+        self._watch.let_go()
 
     def _end_with_the_process(self) -> None:
         """The server stops when all are answered: those who wait are, once it is told to stop."""
@@ -145,10 +96,3 @@ class _ClosesFirst:
         with suppress(RuntimeError):  # the loop is over already
             self._close()
         self._before(number, frame)
-
-
-def _in_progress(job_ids: Collection[UUID]) -> set[UUID]:
-    try:
-        return set(Job.objects.in_progress().filter(pk__in=job_ids).values_list("pk", flat=True))
-    finally:
-        release_connection()

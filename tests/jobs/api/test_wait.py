@@ -15,7 +15,7 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.db import connection
 
-from jobs import actions, finishing, waits
+from jobs import actions, finishing, watching
 from jobs.models import Job
 from tests import factories
 from tests.helpers import wait_until
@@ -137,7 +137,7 @@ def test_500_wait_at_once_and_the_process_answers_others(application: Applicatio
     answers, other, names = with_client(application, crowd)
     assert other == 200
     assert sum(name.startswith("request") for name in names) <= WEB_THREADS
-    assert sum(name.startswith("waits") for name in names) == 1
+    assert sum(name.startswith("watch") for name in names) == 1
     assert [answer.json()["jobStatus"] for answer in answers] == ["completed"] * 500
 
 
@@ -185,12 +185,12 @@ def test_an_outage_of_the_database_ends_no_wait(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(waits, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "AWAY_SECONDS", 0.1)
     job = factories.make_job(1)
 
     def outage() -> None:
         with database_down():
-            wait_until(lambda: "hears of its end" in caplog.text)
+            wait_until(lambda: "or of its end" in caplog.text)
         finish(job)
 
     thread = once_one_waits(application, outage)
