@@ -19,7 +19,7 @@ from jobs.database import release_connection
 from jobs.models import Job, JobEvent, UserJobIndex, iso_time
 from jobs.models.clock import database_time
 
-# No transaction that writes events takes longer: the database ends what waits or idles for half.
+# No transaction that writes events takes that long: the database ends what waits or idles for half.
 OVERLAP: Final = timedelta(seconds=60)
 
 Numbers = Mapping[UUID, int]
@@ -67,8 +67,9 @@ class Seen:
 def look(asked: Asked) -> Seen:
     """Raises django.db.Error when the database is away."""
     try:
-        rows = Job.objects.filter(pk__in=asked.jobs).values_list("pk", "sequence", "status")
-        seen = Seen(jobs={pk: (number, status) for pk, number, status in rows})
+        rows = Job.objects.filter(pk__in=asked.jobs).order_by()
+        states = rows.values_list("pk", "sequence", "status")
+        seen = Seen(jobs={pk: (number, status) for pk, number, status in states})
         behind = {
             job_id: after
             for job_id, (number, _) in seen.jobs.items()
@@ -86,13 +87,14 @@ def look(asked: Asked) -> Seen:
 def _look_for_users(asked: Asked, seen: Seen, behind: dict[UUID, int]) -> None:
     """Jobs in progress, and those that ended since the last look or shortly before it.
 
-    A job that is not among these any more is forgotten. Should it be retried, its news are exactly
-    the events that are younger than any that could have been seen before it was forgotten.
+    A job that is not among these any more is forgotten, at twice the overlap after its end. Should
+    it be retried, its news are exactly the events that are younger than the overlap: any older one
+    was seen, and none that was seen is younger.
     """
     seen.looked_time = database_time()
     start = (asked.looked_time or seen.looked_time) - OVERLAP
     running = UserJobIndex.objects.filter(user_id__in=asked.users, job_status="in_progress")
-    ended = Job.objects.filter(user_id__in=asked.users, completed_time__gte=start)
+    ended = Job.objects.filter(user_id__in=asked.users, completed_time__gte=start - OVERLAP)
     # In one statement: a job that is retried between two would be in neither.
     rows = running.values_list("user_id", "job_id", "job__sequence").union(
         ended.order_by().values_list("user_id", "pk", "sequence"), all=True
