@@ -22,9 +22,9 @@ from jobs.looks import Asked, Event, Numbers, Seen, look
 from jobs.models import JobStatus
 
 LOOK_SECONDS: Final = 0.1
-LIVE_SECONDS: Final = 0.2  # between two looks at most while events are read, on a sound system
+LIVE_SECONDS: Final = (0.05, 0.1)  # at least and at most, while events are read
 PAUSE: Final = 20.0  # at least, times as long as the look took: a busy system has better to do
-LIVE_PAUSE: Final = 2.0  # where that comes to more than LIVE_SECONDS
+LIVE_PAUSE: Final = 2.0  # the same while events are read, where looks take long
 AWAY_SECONDS: Final = 2.0  # between two looks at most, and until a database that failed is asked
 
 IN_PROGRESS: Final = JobStatus.IN_PROGRESS
@@ -232,5 +232,7 @@ class Watch:
 
 
 def _pause(took: float, *, live: bool) -> float:
-    longest = max(LIVE_SECONDS, LIVE_PAUSE * took) if live else AWAY_SECONDS
-    return max(LOOK_SECONDS, min(PAUSE * took, longest))
+    shortest, longest = LIVE_SECONDS if live else (LOOK_SECONDS, AWAY_SECONDS)
+    if live:
+        longest = max(longest, LIVE_PAUSE * took)
+    return max(shortest, min(PAUSE * took, longest))

@@ -16,7 +16,7 @@ from jobs import actions
 from jobs.looks import OVERLAP, Asked, Seen, events_of, look
 from jobs.models import EventType, Job, JobEvent, changing, from_now
 from jobs.results import load_snapshots
-from jobs.watching import LIVE_SECONDS, LOOK_SECONDS, UserChannel, _pause
+from jobs.watching import AWAY_SECONDS, LIVE_SECONDS, UserChannel, _pause
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -193,8 +193,8 @@ def _delete(job: Job) -> None:
 
 
 def test_the_pause_follows_the_load() -> None:
-    assert _pause(0.001, live=True) == _pause(0.001, live=False) == LOOK_SECONDS
-    assert _pause(0.02, live=True) == LIVE_SECONDS
+    assert (_pause(0.001, live=True), _pause(0.001, live=False)) == LIVE_SECONDS
+    assert _pause(0.02, live=True) == LIVE_SECONDS[1]
     assert _pause(0.5, live=True) == 1.0
     assert _pause(0.05, live=False) == 1.0
-    assert _pause(9.0, live=False) == 2.0
+    assert _pause(9.0, live=False) == AWAY_SECONDS

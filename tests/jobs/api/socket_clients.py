@@ -88,9 +88,9 @@ class Service:
 
 
 @contextmanager
-def service() -> Iterator[Service]:
+def service(**options: Any) -> Iterator[Service]:
     """The service with an application of its own, where nobody watches yet."""
     application = Application()
     connection.close()  # SQLite: nothing of the test holds a lock
-    with served(application) as (port, server):
+    with served(application, **options) as (port, server):
         yield Service(application, port, server)

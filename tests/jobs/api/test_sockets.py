@@ -233,6 +233,28 @@ def test_a_stop_of_the_server_closes_all_at_once(web: Service) -> None:
         assert time.monotonic() - began < 5
 
 
+def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
+    job = factories.make_job(1)
+    with (
+        service(timeout_graceful_shutdown=60) as web,
+        web.watch_job(job, first={"since": 0}) as sleeper,
+    ):
+        for _ in range(40):  # more than all buffers hold
+            with changing(job.pk) as change:
+                change.record(EventType.JOB_DELAYED, filler="x" * 2_000_000)
+        wait_until(lambda: web.open == 1 and is_stuck(web))
+        began = time.monotonic()
+        web.server.should_exit = True
+        wait_until(lambda: not web.server.server_state.connections)
+        assert time.monotonic() - began < 5
+        assert sleeper.read()["sequence"] == 1
+
+
+def is_stuck(web: Service) -> bool:
+    connections: Any = web.server.server_state.connections
+    return any(not connection.writable.is_set() for connection in connections)
+
+
 def test_a_fault_of_our_own_has_a_code(
     web: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
