@@ -91,6 +91,22 @@ def test_who_has_missed_nothing_gets_the_next_event_first(web: Service) -> None:
     assert (event["sequence"], event["type"]) == (2, "chunk.started")
 
 
+def test_what_happens_while_the_snapshot_is_made_comes_once(
+    web: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_socket, "FIRST_MESSAGE_SECONDS", 20)
+    job = factories.make_job(2)
+    channels = web.application._sockets._watch._jobs
+    with web.watch_job(job, first=None) as caller:
+        wait_until(lambda: web.open == 1)
+        factories.claim(job, 0)
+        wait_until(lambda: channels[job.pk].sequence == 2)  # a look was sooner than the rows
+        caller.say("")
+        assert caller.read()["sequence"] == 2
+        factories.claim(job, 1)
+        assert caller.read()["sequence"] == 3
+
+
 @pytest.mark.parametrize(
     "first",
     [
@@ -233,7 +249,8 @@ def test_a_stop_of_the_server_closes_all_at_once(web: Service) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
+def test_a_stop_does_not_wait_for_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_socket, "SLOW_SECONDS", 60)
     job = factories.make_job(1)
     with (
         service(timeout_graceful_shutdown=60) as web,
@@ -242,7 +259,7 @@ def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
         for _ in range(40):  # more than all buffers hold
             with changing(job.pk) as change:
                 change.record(EventType.JOB_DELAYED, filler="x" * 2_000_000)
-        wait_until(lambda: web.open == 1 and is_stuck(web))
+        wait_until(lambda: is_stuck(web))
         began = time.monotonic()
         web.server.should_exit = True
         wait_until(lambda: not web.server.server_state.connections)
