@@ -35,7 +35,7 @@ def run(system: System) -> None:
         ("URL", f"{system.url}/  (documentation: {system.url}/docs)"),
         ("login", f"{system.url}/admin/  user admin, password {password}"),
         ("token", system.credentials["token"]),
-        ("audio", str(system.env.audio_folder)),
+        ("audio", system.env.audio_place),
         ("logs", str(system.var / "log")),
     ):
         console.print(f"  {label:6}{value}", markup=False, soft_wrap=True)

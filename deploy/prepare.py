@@ -46,6 +46,10 @@ def main(username: str) -> None:
     is_local = isinstance(storage.audio_files(), LocalAudioStorage)
     if is_local and not settings.AUDIO_ROOT.is_dir():
         sys.exit(f"verbatim: AUDIO_ROOT is no folder: {settings.AUDIO_ROOT}")
+    try:
+        storage.audio_files().look()
+    except storage.StorageAwayError as error:
+        sys.exit(f"verbatim: {error.advice}")
     _keep(settings.VAR_DIR / "credentials.json", username)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from jobs import cache, uploads
+from jobs import cache, upload_removal
 from jobs.finishing import end_job
 from jobs.models import (
     DEADLINE,
@@ -163,7 +163,7 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
         owners = dict(brought.values_list("audio_path", "job__user_id"))
         long = Recording.objects.filter(uploaded=True, job_id__in=changes)
         owners |= dict(long.values_list("audio_path", "job__user_id"))
-        uploads.give_up(owners)
+        upload_removal.give_up(owners)
         ErasedJob.objects.bulk_create(ErasedJob(job_id=job.pk, user_id=job.user_id) for job in jobs)
         told = WebhookDelivery.objects.filter(job_id__in=changes)
         for doomed in (told, Job.objects.filter(pk__in=changes)):
@@ -189,4 +189,4 @@ _REMOVED: Final = {
 
 
 def _remove_files(paths: list[str], removed: Counter[str]) -> None:
-    removed["audioFiles"] += uploads.sweep(paths)
+    removed["audioFiles"] += upload_removal.sweep(paths)

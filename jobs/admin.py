@@ -23,6 +23,7 @@ from django_dramatiq.models import Task
 from jobs import actions
 from jobs.admin_base import (
     ACTED_ON_AT_ONCE,
+    Numbered,
     ReadOnly,
     Sender,
     export_links,
@@ -78,14 +79,14 @@ class PartOfJob(ReadOnly):
         return request.user.has_perm("jobs.view_job")
 
 
-class ChunkInline(PartOfJob, admin.TabularInline):  # type: ignore[type-arg]
+class ChunkInline(Numbered, PartOfJob, admin.TabularInline):  # type: ignore[type-arg]
     model = Chunk
     show_change_link = True
     fields = (
-        *("index", "audio_path", "status", "attempts", "errors", "crashes", "engine"),
+        *("part", "audio_path", "status", "attempts", "errors", "crashes", "engine"),
         *("duration_seconds", "error_code", "error_detail", "beginning"),
     )
-    readonly_fields = ("beginning",)
+    readonly_fields = ("part", "beginning")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Chunk]:
         return super().get_queryset(request).defer("segments").order_by("index")
@@ -158,7 +159,7 @@ class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="gaps")
     def gaps(self, job: Job) -> str:
         gaps = Transcript.objects.filter(pk=job.pk).values_list("gaps", flat=True).first()
-        return "\n".join(f"chunk {gap['index']}: {gap['code']}" for gap in gaps or ())
+        return "\n".join(f"part {gap['index'] + 1}: {gap['code']}" for gap in gaps or ())
 
     @admin.display(description="download")
     def exports(self, job: Job) -> str:
@@ -257,7 +258,7 @@ def erase(job_id: UUID) -> None:
 
 
 @admin.register(Chunk)
-class ChunkAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+class ChunkAdmin(Numbered, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
         *("whole_name", "status", "attempts", "errors", "crashes"),
         *("engine", "error_code", "audio_path", "started_time"),
@@ -267,13 +268,14 @@ class ChunkAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     sortable_by = ()
     search_fields = ("id",)
     search_help_text = "The beginning of a job id (6 characters or more) or of an audio path."
-    readonly_fields = ("of_job",)
+    readonly_fields = ("of_job", "part")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Chunk]:
         return Chunk.objects.without_words()
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        return ["of_job"] + [f.name for f in Chunk._meta.fields if f.name not in {"id", "job"}]
+        names = (field.name for field in Chunk._meta.fields)
+        return ["of_job", "part"] + [name for name in names if name not in {"id", "job", "index"}]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Chunk], search_term: str

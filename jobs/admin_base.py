@@ -39,6 +39,14 @@ class ReadOnly:
         return False
 
 
+class Numbered:
+    """A page of chunks, or of what was done with them: people count from 1, as the exports do."""
+
+    @admin.display(description="part")
+    def part(self, row: Any) -> int:
+        return int(row.index) + 1
+
+
 def unbroken(value: object) -> SafeString:
     """The value in one line, however narrow its column."""
     return format_html('<span style="white-space: nowrap">{}</span>', value)

@@ -15,7 +15,15 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
 from jobs import actions
-from jobs.admin_base import ACTED_ON_AT_ONCE, ReadOnly, Sender, job_link, say, unbroken
+from jobs.admin_base import (
+    ACTED_ON_AT_ONCE,
+    Numbered,
+    ReadOnly,
+    Sender,
+    job_link,
+    say,
+    unbroken,
+)
 from jobs.admin_lists import (
     DAY,
     HOUR,
@@ -65,12 +73,12 @@ class JobEngineFilter(RecentValuesFilter):
     parameter_name = "job__engine"
 
 
-class DeadLetterAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+class DeadLetterAdmin(Numbered, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
-        *("of_job", "index", "user", "classification", "error_code", "error_detail"),
+        *("of_job", "part", "user", "classification", "error_code", "error_detail"),
         *("attempts", "errors", "crashes", "redrives", "ended"),
     )
-    list_display_links = ("index",)
+    list_display_links = ("part",)
     list_filter = (ClassFilter, ErrorCodeFilter, EndedFilter, JobEngineFilter)
     list_select_related = ("job",)
     ordering = ("-ended_time", "-id")
@@ -81,12 +89,12 @@ class DeadLetterAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     )
     actions = ("retry",)
     fieldsets = (
-        (None, {"fields": ("of_job", "index", "user", "audio_path", "asked_for")}),
+        (None, {"fields": ("of_job", "part", "user", "audio_path", "asked_for")}),
         ("Error", {"fields": ("classification", "error_code", "error_detail", "ended")}),
         ("Budgets", {"fields": ("attempts", "errors", "crashes", "redrives")}),
         ("Attempts", {"fields": ("history",)}),
     )
-    readonly_fields = ("of_job", "user", "asked_for", "classification", "ended", "history")
+    readonly_fields = ("of_job", "part", "user", "asked_for", "classification", "ended", "history")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return DeadLetter.objects.dead_letters().without_words()

@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from jobs.admin_base import ReadOnly, job_link, unbroken
+from jobs.admin_base import Numbered, ReadOnly, job_link, unbroken
 from jobs.admin_lists import EngineFilter, PeriodFilter, UserFilter, id_bounds
 from jobs.models import EngineCall
 
@@ -32,9 +32,9 @@ class LedgerList(ChangeList):
         return {name: sum(numbers) if numbers else None for name, numbers in known.items()}
 
 
-class EngineCallAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+class EngineCallAdmin(Numbered, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
-        *("started", "engine", "model", "user_id", "of_job", "index", "outcome", "error_code"),
+        *("started", "engine", "model", "user_id", "of_job", "part", "outcome", "error_code"),
         *("audio_seconds", "billed_seconds", "input_tokens", "output_tokens", "price"),
     )
     list_filter = (PeriodFilter, "outcome", EngineFilter, UserFilter)
@@ -42,13 +42,13 @@ class EngineCallAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     sortable_by = ()
     search_fields = ("id",)  # makes Django show the box; get_search_results decides
     search_help_text = "The beginning of a job id (6 characters or more) or of a user's name."
-    readonly_fields = ("of_job", "started", "ended", "price")
+    readonly_fields = ("of_job", "part", "started", "ended", "price")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return LedgerList
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        shown = {"job_id": "of_job", "price_usd": "price"}
+        shown = {"job_id": "of_job", "index": "part", "price_usd": "price"}
         shown |= {"started_time": "started", "ended_time": "ended"}
         names = [field.name for field in EngineCall._meta.fields if field.name != "id"]
         return [shown.get(name, name) for name in names]

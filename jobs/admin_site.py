@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
 import dramatiq
-from django.contrib.admin import AdminSite
-from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import ValidationError
+from django.db.models import Count, Field, QuerySet
+from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 
 from jobs import breakers, engines, spending, tasks
@@ -32,6 +35,35 @@ class VerbatimAdminSite(AdminSite):
     ) -> TemplateResponse:
         """The front page: how deep the queues are, what waits, who works."""
         return super().index(request, {**(extra_context or {}), "system": system_now()})
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """Django's, but an id that cannot be one is an address that does not exist."""
+        page = getattr(view, "__self__", None)
+        if isinstance(page, ModelAdmin):
+            view = _for_possible_ids(page.opts.pk, view)
+        return super().admin_view(view, cacheable)
+
+
+def _for_possible_ids(key: Field[Any, Any], view: Callable[..., Any]) -> Callable[..., Any]:
+    """The page's view; it would fail at an id, in the address or among the ticked, that is none."""
+
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        named = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        if isinstance(object_id := kwargs.get("object_id"), str):
+            named = [*named, unquote(object_id)]
+        if not all(_may_be(key, text) for text in named):
+            raise Http404
+        return view(request, *args, **kwargs)
+
+    return checked
+
+
+def _may_be(key: Field[Any, Any], text: str) -> bool:
+    try:
+        key.run_validators(key.to_python(text))
+    except ValidationError:
+        return False
+    return "\0" not in text  # which PostgreSQL does not take
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ import redis
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef
 
-from jobs import actions, cache, storage, uploads
+from jobs import actions, cache, storage, upload_removal
 from jobs.models import (
     Chunk,
     EngineCall,
@@ -127,8 +127,7 @@ def erase(user_id: str) -> Receipt:
 def _remove_jobs(erasure: Erasure) -> None:
     oldest = erasure.jobs.order_by("submitted_time").values_list("pk", flat=True)
     while batch := list(oldest[:BATCH]):
-        if not storage.audio_files().is_there():
-            raise storage.StorageAwayError  # or they would be half gone, with no receipt
+        storage.audio_files().look()  # or they would be half gone, with no receipt
         erasure.removed.update(actions.delete_all(batch))
 
 
@@ -151,7 +150,7 @@ def _jobs_left(erasure: Erasure) -> dict[str, int]:
 
 def _remove_files(erasure: Erasure) -> None:
     try:
-        removed = uploads.remove_all(erasure.user_id, erasure.requested_time)
+        removed = upload_removal.remove_all(erasure.user_id, erasure.requested_time)
     except storage.StorageAwayError:
         raise
     except OSError as error:
@@ -160,7 +159,7 @@ def _remove_files(erasure: Erasure) -> None:
 
 
 def _files_left(erasure: Erasure) -> dict[str, int]:
-    return {"audioFiles": uploads.unused(erasure.user_id, erasure.requested_time).count()}
+    return {"audioFiles": upload_removal.unused(erasure.user_id, erasure.requested_time).count()}
 
 
 # --- other rows ---

@@ -24,7 +24,7 @@ from asr.types import segments_from_json
 from jobs import engines
 from jobs.database import release_connection
 from jobs.models import Chunk, Job, JobGoneError, JobStatus, Transcript
-from jobs.results import transcript_result
+from jobs.results import in_milliseconds, transcript_result
 
 RENDER_SECONDS: Final = 60.0  # ten times what a transcript of two hours takes (measured)
 _NAME_BYTES: Final = 200  # file systems take 255
@@ -128,7 +128,7 @@ def _json(rows: _Rows) -> str:
         "uncertainBelow": below,
         "uncertain": [asdict(span) for span in uncertain(_content(rows), below=below)],
     }
-    return json.dumps(result, ensure_ascii=False, indent=1)
+    return json.dumps(in_milliseconds(result), ensure_ascii=False, indent=1)
 
 
 def _rendered(render: Callable[[Content], str], rows: _Rows) -> str:

@@ -63,6 +63,12 @@ class BrokerPartSerializer(PartSerializer):
     policy = serializers.CharField(required=False)
 
 
+class StoragePartSerializer(PartSerializer):
+    """Where audio lies; `detail` names the variables to look at when that is not there."""
+
+    detail = serializers.CharField(required=False)
+
+
 class EnginePartSerializer(PartSerializer):
     """The engine of jobs that name none, and all engines that are `down`; both this list and
     `breaker` are left out while the broker, which keeps them, is away.
@@ -100,7 +106,7 @@ class ReadinessSerializer(serializers.Serializer[Any]):
     database = DatabasePartSerializer()
     broker = BrokerPartSerializer()
     cache = PartSerializer()
-    storage = PartSerializer()
+    storage = StoragePartSerializer()
     engine = EnginePartSerializer()
     spending = SpendingPartSerializer()
     workers = WorkersPartSerializer()
@@ -202,8 +208,10 @@ def _cache() -> Part:
 
 def _storage() -> Part:
     files = storage.audio_files()
-    if not files.is_there():
-        return {"status": "down", "reason": "storage_unavailable"}
+    try:
+        files.look()
+    except storage.StorageAwayError as error:
+        return {"status": "down", "reason": error.reason, "detail": error.advice}
     if files.is_full():
         return {"status": "degraded", "reason": "disk_full"}  # jobs with paths go on
     return {"status": "up"}

@@ -24,6 +24,7 @@ from jobs.models import (
     UserIndexStamp,
     UserJobIndex,
     database_time,
+    iso_time,
 )
 from jobs.spending import Standing, caps_of, standings
 
@@ -45,6 +46,14 @@ class MinutesUsed:
 
     day: float
     month: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BytesAnnounced:
+    """What a user has announced and no job has taken, and when the first of it is removed."""
+
+    bytes: int
+    until: datetime | None
 
 
 def refuse_if_used_up(user_id: str, *, costs: bool) -> None:
@@ -99,16 +108,23 @@ def take_room(user_id: str, size: int) -> None:
     if most is None:
         return
     UserIndexStamp.hold(user_id)
-    unused = Upload.objects.filter(user_id=user_id, doomed=False, size_bytes__isnull=False)
-    found = unused.aggregate(bytes=Sum("size_bytes"), first=Min("expires_time"))
-    if (found["bytes"] or 0) + size <= most:
+    found = bytes_announced(user_id)
+    if found.bytes + size <= most:
         return
+    now = database_time()
+    until = max(found.until or now, now)
     detail = (
-        f"Uploads that no job has taken yet may have {most} bytes in all;"
-        " name them in a job, or wait until they are removed."
+        f"Uploads that no job has taken yet may have {most} bytes in all: name them in a job, give"
+        f" one back by DELETE, or wait until {iso_time(until)}, when the oldest is removed."
     )
-    left = (found["first"] - database_time()).total_seconds() if found["first"] else 0
-    raise QuotaExceeded(detail, max(1, int(left) + 1))
+    raise QuotaExceeded(detail, int((until - now).total_seconds()) + 1)
+
+
+def bytes_announced(user_id: str) -> BytesAnnounced:
+    """What counts for QUOTA_UPLOAD_BYTES."""
+    unused = Upload.objects.announced().filter(user_id=user_id)
+    found = unused.aggregate(bytes=Sum("size_bytes"), first=Min("expires_time"))
+    return BytesAnnounced(bytes=found["bytes"] or 0, until=found["first"])
 
 
 def jobs_in_flight(user_id: str, *, at_most: int | None = None) -> int:

@@ -24,18 +24,21 @@ from django.db.models.functions import Now
 
 from asr.audio import cut, plan_cuts
 from asr.errors import AsrError, AudioRejected, ChildBusy
-from jobs import engines, liveness, storage, uploads
+from jobs import engines, liveness, storage, upload_removal, uploads
 from jobs.database import release_connection
 from jobs.finishing import finish_job
 from jobs.models import (
+    DEADLINE,
     Chunk,
     ChunkStatus,
     EventType,
+    Job,
     JobChange,
     JobGoneError,
     JobStatus,
     Recording,
     changing,
+    database_time,
     from_now,
 )
 from jobs.storage import AudioUnavailable
@@ -127,7 +130,7 @@ def _cut(claim: _Claim) -> list[str]:
             for files in _pieces(file):
                 paths += uploads.store_all(claim.user_id, uuid4(), files)
     except BaseException:
-        uploads.abandon(paths)
+        upload_removal.abandon(paths)
         raise
     return paths
 
@@ -182,21 +185,27 @@ def _keep(claim: _Claim, paths: list[str]) -> bool:
     except JobGoneError:
         pass
     except uploads.UploadDoomedError:  # it took so long to cut that nobody seemed to take them
-        uploads.abandon(paths)
+        upload_removal.abandon(paths)
         detail = "the pieces were removed before the job had them"
         _record_error(claim, AudioUnavailable("storage_unavailable", detail))
         return False
     if not kept:
         logger.info("Recording %s: the claim was over", claim.job_id)
-        uploads.abandon(paths)
+        upload_removal.abandon(paths)
     elif not paths:
         finish_job(claim.job_id)  # there was nothing to hear in it
     return kept
 
 
+def _age(job: Job) -> float:
+    """Seconds since the job was handed in, or retried: who waits that long again waits twice."""
+    return (database_time() - (job.deadline - DEADLINE)).total_seconds()
+
+
 def _record_error(claim: _Claim, error: AsrError) -> None:
     """Try again later, or fail the job; a storage that is away or full costs no attempt."""
     wait = getattr(error, "retry_after", None)
+    most = getattr(error, "retry_most", None)
     free = wait is not None or isinstance(error, ChildBusy)
     try:
         with changing(claim.job_id) as change:
@@ -206,6 +215,8 @@ def _record_error(claim: _Claim, error: AsrError) -> None:
             again = error.recoverable and (free or claim.attempts < MAX_ATTEMPTS)
             if again:
                 seconds = wait if wait is not None else 2.0**claim.attempts
+                if most is not None:
+                    seconds = min(max(seconds, _age(change.job)), most)
                 due = from_now(timedelta(seconds=seconds))
                 attempts = claim.attempts - 1 if free else claim.attempts
                 mine.update(lease_token=None, attempts=attempts, not_before=due, resend_time=due)

@@ -10,6 +10,7 @@ from asr.stitch import start_times
 from jobs.models import ENDED_CHUNK, Chunk, Job, Transcript, iso_time
 
 SNAPSHOT_TRIES: Final = 4
+_SECONDS: Final = {"startTime", "durationSeconds", "processingSeconds", "start", "end"}
 
 
 def load_results(job_ids: Iterable[UUID]) -> dict[UUID, dict[str, Any]]:
@@ -68,12 +69,15 @@ def _read(job_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
 def transcript_result(
     job: Job, chunks: Sequence[Chunk], transcript: Transcript | None
 ) -> dict[str, Any]:
-    """The JSON-able TranscriptResult of one job; `chunks` in order of their index."""
+    """The JSON-able TranscriptResult of one job; `chunks` in order of their index.
+
+    Its times are those of `in_milliseconds`.
+    """
     starts = start_times(
         [chunk.duration_seconds for chunk in chunks],
         [chunk.status in ENDED_CHUNK for chunk in chunks],
     )
-    return {
+    result = {
         "jobId": str(job.pk),
         "userId": job.user_id,
         "title": job.title or None,
@@ -90,6 +94,23 @@ def transcript_result(
         "durationSeconds": transcript.duration_seconds if transcript else None,
         "transcription": transcript.text if transcript else None,
         "gaps": transcript.gaps if transcript else [],
+    }
+    shown: dict[str, Any] = in_milliseconds(result)
+    return shown
+
+
+def in_milliseconds(shown: Any) -> Any:
+    """The same JSON-able value, with all seconds in it rounded as callers see them.
+
+    Rows keep every digit: sums of what was rounded would drift.
+    """
+    if isinstance(shown, list):
+        return [in_milliseconds(each) for each in shown]
+    if not isinstance(shown, dict):
+        return shown
+    return {
+        name: round(value, 3) if name in _SECONDS and value is not None else in_milliseconds(value)
+        for name, value in shown.items()
     }
 
 

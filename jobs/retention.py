@@ -15,7 +15,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db.models import Exists, OuterRef
 
-from jobs import actions, storage, uploads
+from jobs import actions, storage, upload_removal
 from jobs.models import Chunk, ChunkQuerySet, Job, Recording, changing_all, from_now
 from jobs.models.job import JobQuerySet
 from jobs.models.recording import RecordingQuerySet
@@ -124,12 +124,12 @@ def _purge_uploads(retention: Retention, removed: Counter[str]) -> bool:
     paths = {*past[:BATCH], *retention.recordings().values_list("audio_path", flat=True)[:BATCH]}
     if paths:
         _check_storage()
-        _doom(retention, paths)
-        removed["audioFiles"] += uploads.sweep(sorted(paths))
+        _take_from_jobs(retention, paths)
+        removed["audioFiles"] += upload_removal.sweep(sorted(paths))
     return bool(paths)
 
 
-def _doom(retention: Retention, paths: set[str]) -> None:
+def _take_from_jobs(retention: Retention, paths: set[str]) -> None:
     """Take the files from their jobs, but for those that a job has come to need meanwhile.
 
     Jobs first, then uploads, as by whoever deletes a job: a job may be retried just now, or a new
@@ -141,7 +141,7 @@ def _doom(retention: Retention, paths: set[str]) -> None:
         owners: dict[str, str] = {}
         for rows in named:
             owners |= dict(rows.values_list("audio_path", "job__user_id"))
-        uploads.give_up(owners)
+        upload_removal.give_up(owners)
         past = {
             path
             for rows in (retention.uploads(retention.audio), retention.recordings())
@@ -149,9 +149,8 @@ def _doom(retention: Retention, paths: set[str]) -> None:
         }
         for rows in named:
             rows.filter(audio_path__in=past).update(uploaded=False)
-        uploads.give_up({path: owners[path] for path in past}, doomed=True)
+        upload_removal.give_up({path: owners[path] for path in past}, doomed=True)
 
 
 def _check_storage() -> None:
-    if not storage.audio_files().is_there():
-        raise storage.StorageAwayError
+    storage.audio_files().look()

@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from asr.errors import EngineMisconfigured
 from asr.types import Capabilities
-from jobs import cache, engines, quotas, storage, uploads, webhooks
+from jobs import cache, engines, quotas, storage, upload_removal, uploads, webhooks
 from jobs.address_guard import UrlNotAllowedError
 from jobs.crashpoints import crashpoint
 from jobs.models import (
@@ -49,6 +49,11 @@ class Refusal:
     detail: str
     attr: str | None
     retry_after: int | None = None  # seconds
+
+    @classmethod
+    def of_quota(cls, full: QuotaExceeded) -> Refusal:
+        wait = full.retry_after
+        return cls(code="quota_exceeded", detail=full.detail, attr=None, retry_after=wait)
 
 
 class SubmissionRefused(Exception):
@@ -151,11 +156,7 @@ def _quota_refusals() -> Iterator[None]:
     try:
         yield
     except QuotaExceeded as full:
-        raise SubmissionRefused(
-            Refusal(
-                code="quota_exceeded", detail=full.detail, attr=None, retry_after=full.retry_after
-            )
-        ) from None
+        raise SubmissionRefused(Refusal.of_quota(full)) from None
 
 
 def engine_of(submission: Submission) -> str:
@@ -188,6 +189,7 @@ def _check_count(submission: Submission) -> None:
         detail = f"A job has 1 to {MAX_CHUNKS} audio files, not {count}."
         if not count:
             detail += " Send audioChunkPaths, or files as audioChunks in a multipart form."
+        detail += " One long recording goes by recordingPath."
         if submission.recording_path:
             detail = "A job has either audio files or one recording."
         raise _refused("audio_chunk_count", detail, submission.field)
@@ -334,7 +336,7 @@ def _store(submission: Submission, known: set[str], reservation: IdempotencyKey 
             crashpoint("before-job.submitted")
         crashpoint("after-job.submitted")
     except BaseException:
-        uploads.abandon(stored)
+        upload_removal.abandon(stored)
         raise
     return job_id
 

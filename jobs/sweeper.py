@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
-from jobs import dead_letters, liveness, recordings, uploads, webhooks
+from jobs import dead_letters, liveness, recordings, upload_removal, webhooks
 from jobs.finishing import finish_job
 from jobs.models import (
     CUT_PATIENCE,
@@ -25,6 +25,7 @@ from jobs.models import (
     MESSAGE_PATIENCE,
     Chunk,
     ChunkStatus,
+    EngineCall,
     EventType,
     IdempotencyKey,
     Job,
@@ -128,7 +129,7 @@ def sweep(
     WorkerProcess.objects.long_gone().delete()
     IdempotencyKey.objects.expired().delete()
     if files:
-        uploads.sweep()
+        upload_removal.sweep()
     return report
 
 
@@ -184,20 +185,24 @@ def _release(chunk: Chunk) -> bool:
     try:
         with changing(chunk.job_id) as change:
             if crashes >= MAX_CRASHES:
-                return _fail(change, chunk.index, still_so, crashes=crashes, **error)
-            return change.move_chunk(
-                chunk.index,
-                ChunkStatus.PENDING,
-                EventType.CHUNK_PENDING,
-                {"error": {"code": error["error_code"], "detail": error["error_detail"]}},
-                where=still_so,
-                crashes=crashes,
-                not_before=Now(),
-                resend_time=Now(),
-                **error,
-            )
+                released = _fail(change, chunk.index, still_so, crashes=crashes, **error)
+            else:
+                released = change.move_chunk(
+                    chunk.index,
+                    ChunkStatus.PENDING,
+                    EventType.CHUNK_PENDING,
+                    {"error": {"code": error["error_code"], "detail": error["error_detail"]}},
+                    where=still_so,
+                    crashes=crashes,
+                    not_before=Now(),
+                    resend_time=Now(),
+                    **error,
+                )
+            if released:
+                EngineCall.objects.close_lost(chunk.job_id, chunk.index)
     except JobGoneError:
         return False
+    return released
 
 
 def _expire(job: Job) -> bool:

@@ -34,7 +34,7 @@ from jobs.interruption import Stopping
 from jobs.models import Chunk, ChunkStatus, JobGoneError, Recording, changing
 
 MARKER: Final = "verbatim:not-emptied"
-WEBHOOKS_AT_ONCE: Final = 4  # in one process
+WEBHOOKS_AT_ONCE: Final = 8  # in one process
 
 logger = logging.getLogger(__name__)
 

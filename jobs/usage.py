@@ -5,12 +5,22 @@ from __future__ import annotations
 from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+
+from django.conf import settings
 
 from jobs.limits import limits_of
 from jobs.models import EVERYBODY, UsageDay, database_time, iso_time
-from jobs.quotas import jobs_in_flight, minutes_used
+from jobs.quotas import bytes_announced, jobs_in_flight, minutes_used
 from jobs.spending import caps_of, standings
+
+_LIMITS: Final = (
+    "minutesPerDay",
+    "minutesPerMonth",
+    "jobsInFlight",
+    "uploadBytes",
+    "spendingPerMonthUsd",
+)
 
 
 def usage(user_id: str | None, first: date | None, last: date | None) -> dict[str, Any]:
@@ -51,13 +61,17 @@ def _limits(user_id: str | None, now: datetime) -> dict[str, Any]:
     """Each limit that is set for the user, or for all together, and null for the others."""
     caps = caps_of([] if user_id is None else [user_id])
     scope = EVERYBODY if user_id is None else user_id
-    day, month = now.date() + timedelta(days=1), _end_of_month(now.date()) + timedelta(days=1)
-    shown: dict[str, Any] = dict.fromkeys(
-        ("minutesPerDay", "minutesPerMonth", "jobsInFlight", "spendingPerMonthUsd")
-    )
+    day = _midnight(now.date() + timedelta(days=1))
+    month = _midnight(_end_of_month(now.date()) + timedelta(days=1))
+    shown: dict[str, Any] = dict.fromkeys(_LIMITS)
     for standing in standings({name: cap for name, cap in caps.items() if name == scope}):
         shown["spendingPerMonthUsd"] = _left(standing.cap, standing.spent, month)
-    if user_id is None or limits_of(user_id).none_set:
+    if user_id is None:
+        return shown
+    if settings.QUOTA_UPLOAD_BYTES is not None:
+        announced = bytes_announced(user_id)
+        shown["uploadBytes"] = _left(settings.QUOTA_UPLOAD_BYTES, announced.bytes, announced.until)
+    if limits_of(user_id).none_set:
         return shown
     limits, used = limits_of(user_id), minutes_used(user_id, now)
     if limits.minutes_per_day is not None:
@@ -69,15 +83,18 @@ def _limits(user_id: str | None, now: datetime) -> dict[str, Any]:
     return shown
 
 
-def _left(limit: float | Decimal, used: float | Decimal, until: date | None) -> dict[str, Any]:
+def _left(limit: float | Decimal, used: float | Decimal, until: datetime | None) -> dict[str, Any]:
     remaining = max(0.0, float(limit) - float(used))
-    reset = until and iso_time(datetime(until.year, until.month, until.day, tzinfo=UTC))
     return {
         "limit": float(limit),
         "used": _rounded(used),
         "remaining": _rounded(remaining),
-        "resetTime": reset,
+        "resetTime": until and iso_time(until),
     }
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _rounded(number: float | Decimal) -> float:

@@ -131,11 +131,6 @@ class Watch:
         # Its own: all threads for requests may be waiting for something themselves.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for the end of a job."""
-        return sum(map(len, self._ends.values()))
-
     @contextmanager
     def end_of(self, job_id: UUID) -> Iterator[asyncio.Future[None]]:
         """Done when the job is not in progress any more."""

@@ -84,7 +84,9 @@ def deliver(
     limit: float = LIMIT_SECONDS,
     resolve: Resolver = address_guard.resolve_by_system,
 ) -> float | None:
-    """Send a delivery, if it is due and nobody else has it.
+    """Send a delivery, if it is due, nobody else has it and its endpoint has a free place.
+
+    The others of a busy endpoint are looked for by who ends one, see `webhooks.next_due`.
 
     Returns:
         Seconds until it is due again, if it is; None when there is nothing more to do.
@@ -103,7 +105,7 @@ def _claim(delivery_id: UUID) -> Parcel | None:
     """Make an attempt ours, and write it down before anything is sent."""
     attempt_id = uuid4()
     with transaction.atomic():
-        due = WebhookDelivery.objects.due().filter(pk=delivery_id)
+        due = WebhookDelivery.objects.sendable().filter(pk=delivery_id)
         expires = from_now(CLAIM)
         if not due.update(
             claim=attempt_id, attempts=F("attempts") + 1, not_before=expires, resend_time=expires

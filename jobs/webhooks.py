@@ -95,13 +95,9 @@ def check_url(url: str) -> None:
 def create(user_id: str, url: str, events: Sequence[str] | None = None) -> WebhookEndpoint:
     """A new endpoint for these events, by default for all.
 
-    With an empty URL it is the user's row for the `webhookUrl` of single jobs, new or not.
-
     Raises:
         UrlNotAllowedError, TooManyWebhooksError
     """
-    if not url:
-        return for_single_jobs(user_id)
     check_url(url)
     with transaction.atomic():
         UserIndexStamp.hold(user_id)
@@ -116,6 +112,22 @@ def create(user_id: str, url: str, events: Sequence[str] | None = None) -> Webho
 def for_single_jobs(user_id: str) -> WebhookEndpoint:
     """The user's row whose secret signs for the `webhookUrl` of jobs; made when there is none."""
     return WebhookEndpoint.objects.get_or_create(user_id=user_id, url="")[0]
+
+
+def set_up_single_jobs(
+    user_id: str, events: Sequence[str] | None = None
+) -> tuple[WebhookEndpoint, bool]:
+    """The same row, from now on for these events where some are named; and whether it is new.
+
+    It does not count as one of MAX_WEBHOOKS.
+    """
+    new = {"events": list(events or all_events())}
+    row, made = WebhookEndpoint.objects.get_or_create(user_id=user_id, url="", defaults=new)
+    if events and not made:
+        change_endpoint(row, **new)
+    else:
+        row.refresh_from_db()
+    return row, made
 
 
 def change_endpoint(endpoint: WebhookEndpoint, **columns: Any) -> None:
@@ -246,8 +258,8 @@ def send_lost(send: Callable[[UUID], None], *, everything: bool) -> int:
 
 
 def next_due() -> UUID | None:
-    """The delivery that has been due for longest."""
-    due = WebhookDelivery.objects.due().order_by("not_before")
+    """The delivery that has been due for longest, of endpoints that have a free place."""
+    due = WebhookDelivery.objects.sendable().order_by("not_before")
     return due.values_list("pk", flat=True).first()
 
 

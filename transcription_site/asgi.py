@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import resource
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,6 +29,7 @@ from django.http.response import HttpResponseBase
 from servestatic import ServeStaticASGI
 
 from jobs.api.encodings import BrokenEncodingError, unpacking
+from jobs.storage import warn_if_away
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 
@@ -36,6 +38,8 @@ SILENCE_SECONDS: Final = 60.0  # in the middle of a body
 UNPACKED_AT_MOST: Final = 100  # times as long as it came; sound and JSON are 2 to 20 times
 UNPACKED_UNASKED: Final = 1_000_000  # bytes that any body may unpack to
 MAX_FILES: Final = 65_536  # of the process: each caller who waits or watches holds a connection
+
+logger = logging.getLogger(__name__)
 
 
 class Application(ASGIHandler):
@@ -130,6 +134,7 @@ class IncomingBody:
         self._receive = receive
         self._room = room
         self._more, self._silent = True, False
+        self._hung_up = False
 
     async def __call__(self) -> Any:
         return await self._receive()
@@ -167,7 +172,14 @@ class IncomingBody:
         """Send an answer's part; a connection on which there is more to come is not used again."""
         if self._more and message["type"] == "http.response.start":
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
+        if not self._hung_up:
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if "closed" not in str(error):  # what uvloop says of a connection that is gone
+                    raise
+                self._hung_up = True
+                logger.info("A caller hung up before the whole answer was sent")
 
 
 class PackedBody(IncomingBody):
@@ -295,3 +307,4 @@ request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_old_connections)
 application = with_static_files(Application())
+warn_if_away()

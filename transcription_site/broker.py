@@ -30,6 +30,7 @@ from transcription_site import doorbell, watchdog
 
 BARRIER_TTL_MS: Final = 7 * 24 * 3600 * 1000
 SHUTDOWN_MARGIN_SECONDS: Final = 10.0  # beyond what Dramatiq grants its threads
+REST_MS: Final = 1000  # for which a consumer sleeps at most; so late may a delayed message be
 MAINTENANCE_CHANCE: Final = 100_000  # of a million commands; reclaims a dead worker's messages
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class SafeConsumer(_RedisConsumer):
     def __init__(
         self, broker: SafeRedisBroker, queue_name: str, prefetch: int, timeout: int
     ) -> None:
-        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        rest = min(timeout, REST_MS)
+        super().__init__(broker, queue_name, prefetch, rest)  # type: ignore[no-untyped-call]
         self._bell = doorbell.Bell(queue_name)
 
     def __next__(self) -> MessageProxy | None:

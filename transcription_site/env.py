@@ -403,6 +403,11 @@ class Environment(BaseModel):
         return self.audio_root if self.audio_root != Path() else self.var_dir / "audio"
 
     @property
+    def audio_place(self) -> str:
+        """The folder of audio, or the bucket's address without its options, to be shown."""
+        return self.audio_storage_url.partition("?")[0] or str(self.audio_folder)
+
+    @property
     def broker_url(self) -> str:
         """REDIS_URL, or what the bundled server wrote down, or Redis' usual place."""
         written = self.var_dir / "run" / "redis.url"

@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Final
 
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 from django.utils.decorators import sync_and_async_middleware
+
+_REQUEST_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 
 @sync_and_async_middleware
 def body_length_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
     """Give a request that came in chunks the length of its body.
 
-    Without a Content-Length REST framework takes it that there is no body. Not a class of
-    Django's mixin: that would send every request through a thread, for one look at a file.
+    Without a Content-Length REST framework takes it that there is no body.
     """
+    return _looking_first(_measure_body, get_response)
+
+
+@sync_and_async_middleware
+def request_id_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[..., Any]:
+    """Forget an X-Request-ID that is no UUID as one is written: it gets one of our own.
+
+    Every log line repeats it, and the library takes one with any number of hyphens.
+    """
+    return _looking_first(_forget_request_id, get_response)
+
+
+def _looking_first(
+    look: Callable[[HttpRequest], None], get_response: Callable[[HttpRequest], Any]
+) -> Callable[..., Any]:
+    """Not a class of Django's mixin: that would send every request through a thread, for a look."""
     if iscoroutinefunction(get_response):
 
         async def answer_async(request: HttpRequest) -> Any:
-            _measure_body(request)
+            look(request)
             answer: Awaitable[Any] = get_response(request)
             return await answer
 
         return answer_async
 
     def answer(request: HttpRequest) -> Any:
-        _measure_body(request)
+        look(request)
         return get_response(request)
 
     return answer
+
+
+def _forget_request_id(request: HttpRequest) -> None:
+    if not _REQUEST_ID.fullmatch(request.META.get("HTTP_X_REQUEST_ID", "")):
+        request.META.pop("HTTP_X_REQUEST_ID", None)
 
 
 def _measure_body(request: HttpRequest) -> None:

@@ -20,7 +20,11 @@ def _rate(text: Any) -> tuple[int, int]:
     seconds = PERIODS.get(period)
     calls = int(number) if re.fullmatch(r"\d{1,7}", number, re.ASCII) else 0
     if seconds is None or not 1 <= calls <= MOST_CALLS:
-        raise ValueError(f"a rate is a number and {', '.join(PERIODS)}, such as 120/minute")
+        *others, last = PERIODS
+        raise ValueError(
+            f"a rate is 1 to {MOST_CALLS} calls in a {', '.join(others)} or {last}, such as"
+            " 120/minute; leave it empty to limit nobody"
+        )
     return calls, seconds
 
 

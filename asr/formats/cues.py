@@ -3,11 +3,15 @@
 The numbers are those of the Netflix Timed Text Style Guide (general requirements, and English for
 adults), which the BBC's and the EBU's guides come near to. Nothing is ever left out to keep them:
 where people talk faster than one can read, a cue is as short as the speech.
+
+What is missing never moves what was said: a gap has a cue of its own where there is time to read
+it, and otherwise stands above the words that follow.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, zip_longest
@@ -32,41 +36,72 @@ _WITHOUT_WIDTH: Final = frozenset({"Mn", "Mc", "Me", "Cf"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cue:
-    """One or two lines; times are whole milliseconds, in seconds."""
+    """One or two lines; times are whole milliseconds, in seconds.
+
+    `notices` are lines above them, about gaps just before that leave no time for their own cue.
+    """
 
     start: float
     end: float
     lines: tuple[str, ...]
     speaker: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """A cue that is not scheduled yet; the next may not begin within `least` seconds."""
+    """A cue that is not scheduled yet."""
 
     tokens: Sequence[Token]
-    least: float = STEP_SECONDS
+    is_gap: bool = False
+    notices: tuple[str, ...] = ()
 
 
 def cues(transcript: Transcript, *, name_speakers: bool) -> list[Cue]:
-    """The cues in order; none overlaps the next. Gaps have theirs.
+    """The cues in order; none overlaps the next.
 
     `name_speakers` puts a speaker's name before the first words.
     """
-    drafts = list(_drafts(transcript, name_speakers=name_speakers))
-    starts: list[float] = []
-    for number, draft in enumerate(drafts):
-        free = starts[-1] + drafts[number - 1].least if starts else 0.0
-        starts.append(round(max(draft.tokens[0].start, free), 3))
+    placed = _placed(list(_drafts(transcript, name_speakers=name_speakers)))
+    starts = [start for _, start in placed]
     return [
         Cue(
             start=start,
             end=_end(draft, start, following, transcript.duration_seconds),
             lines=_lines(draft.tokens),
             speaker=draft.tokens[0].speaker,
+            notices=draft.notices,
         )
-        for draft, start, following in zip_longest(drafts, starts, starts[1:])
+        for (draft, start), following in zip_longest(placed, starts[1:])
     ]
+
+
+def _placed(drafts: Sequence[_Draft]) -> list[tuple[_Draft, float]]:
+    """Each draft with its start. A gap that cannot be read before the next words goes with them."""
+    spoken = deque(_starts([draft for draft in drafts if not draft.is_gap]))
+    placed: list[tuple[_Draft, float]] = []
+    waiting: tuple[str, ...] = ()
+    for draft in drafts:
+        if not draft.is_gap:
+            placed.append((replace(draft, notices=waiting), spoken.popleft()))
+            waiting = ()
+            continue
+        free = placed[-1][1] + LEAST_SECONDS if placed else 0.0
+        start = round(max(draft.tokens[0].start, free), 3)
+        if not spoken or start + LEAST_SECONDS <= spoken[0]:
+            placed.append((draft, start))
+        else:
+            waiting += _lines(draft.tokens)
+    return placed
+
+
+def _starts(drafts: Sequence[_Draft]) -> list[float]:
+    """When words are shown: as they are spoken, each cue a step after the one before at least."""
+    starts: list[float] = []
+    for draft in drafts:
+        free = starts[-1] + STEP_SECONDS if starts else 0.0
+        starts.append(round(max(draft.tokens[0].start, free), 3))
+    return starts
 
 
 def columns(text: str) -> int:
@@ -82,10 +117,13 @@ def columns(text: str) -> int:
 
 def _end(draft: _Draft, start: float, following: float | None, duration: float) -> float:
     """When the cue goes: long enough to read it, never into the next one."""
-    readable = columns(joined(draft.tokens)) / COLUMNS_PER_SECOND
+    to_read = columns(joined(draft.tokens)) + sum(map(columns, draft.notices))
+    readable = to_read / COLUMNS_PER_SECOND
     wanted = start + min(MOST_SECONDS, max(LEAST_SECONDS, readable))
     spoken = min(max(token.end for token in draft.tokens), start + MOST_SECONDS)
     end = max(spoken, wanted)
+    if following is None and draft.is_gap:
+        return round(end, 3)  # nobody knows how much sound there is
     if following is None:
         return round(max(spoken, min(end, duration), start + STEP_SECONDS), 3)
     if end > following - CLOSED_SECONDS and following - start <= MOST_SECONDS:
@@ -99,7 +137,7 @@ def _drafts(transcript: Transcript, *, name_speakers: bool) -> Iterator[_Draft]:
     speaker = None
     for stretch in stretches(transcript):
         if isinstance(stretch, Gap):
-            yield from _notices(stretch, transcript)
+            yield _notice(stretch, transcript)
             continue
         for run in _runs(_in_order(stretch)):
             tokens = run
@@ -110,14 +148,12 @@ def _drafts(transcript: Transcript, *, name_speakers: bool) -> Iterator[_Draft]:
                 yield _Draft(tokens=part)
 
 
-def _notices(gap: Gap, transcript: Transcript) -> Iterator[_Draft]:
-    """What is shown for a gap; where it is of unknown length, what follows waits for it."""
+def _notice(gap: Gap, transcript: Transcript) -> _Draft:
+    """What is shown for a gap, for as long as it lasts; it always fits two lines."""
     start = transcript.chunk_starts[gap.index]
     end = start + min(gap.duration_seconds or 0.0, MOST_SECONDS)
     words = marked(gap).split()
-    tokens = [Token(text=word, start=start, end=end) for word in words]
-    for part in _cut(tokens):
-        yield _Draft(tokens=part, least=LEAST_SECONDS)
+    return _Draft(tokens=[Token(text=word, start=start, end=end) for word in words], is_gap=True)
 
 
 def _name(token: Token) -> list[Token]:

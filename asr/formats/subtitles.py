@@ -15,10 +15,14 @@ _SRT_LOOKALIKES: Final = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": "
 def to_srt(transcript: Transcript) -> str:
     """SubRip: numbered cues; a speaker's name stands before the first words."""
     blocks = [
-        f"{number}\n{_span(cue, ',')}\n{_text(cue).translate(_SRT_LOOKALIKES)}\n"
+        f"{number}\n{_span(cue, ',')}\n{_text(cue)}\n"
         for number, cue in enumerate(cues(transcript, name_speakers=True), start=1)
     ]
     return "\n".join(blocks)
+
+
+def _text(cue: Cue) -> str:
+    return "\n".join(cue.notices + cue.lines).translate(_SRT_LOOKALIKES)
 
 
 def to_vtt(transcript: Transcript) -> str:
@@ -36,12 +40,10 @@ def _header(transcript: Transcript) -> str:
 
 
 def _voiced(cue: Cue) -> str:
-    text = escape(_text(cue), quote=False)
-    return text if cue.speaker is None else f"<v {escape(cue.speaker, quote=False)}>{text}"
-
-
-def _text(cue: Cue) -> str:
-    return "\n".join(cue.lines)
+    text = escape("\n".join(cue.lines), quote=False)
+    if cue.speaker is not None:
+        text = f"<v {escape(cue.speaker, quote=False)}>{text}"
+    return "\n".join([*cue.notices, text])
 
 
 def _span(cue: Cue, point: str) -> str:

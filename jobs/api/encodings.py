@@ -36,8 +36,7 @@ class Gunzip:
             BrokenEncodingError: they are no gzip, or of absurdly many members.
         """
         self._begun |= bool(data)
-        piece = b""
-        while data or (len(piece) == PIECE and not self._stream.eof):  # more may wait in the stream
+        while data:  # what may wait in the stream comes with the next: a checksum ends each member
             if self._stream.eof:
                 self._stream = zlib.decompressobj(_GZIP)
                 self._members += 1

@@ -12,11 +12,11 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from asr.breaker import Health
 from asr.registry import ENGINES
 from jobs import breakers, engines
+from jobs.api.base import ApiViewSet
 from jobs.api.errors import documented
 
 VERIFY_SECONDS: Final = 10.0  # a page waits for it
@@ -87,7 +87,7 @@ class VerdictSerializer(serializers.Serializer[Any]):
     )
 
 
-class EngineViewSet(GenericViewSet[Any]):
+class EngineViewSet(ApiViewSet):
     """See what there is to recognise with."""
 
     serializer_class = EnginesSerializer

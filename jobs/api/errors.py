@@ -63,17 +63,17 @@ class DatabaseUnavailable(APIException):
 
 
 class StorageUnavailable(APIException):
-    """The audio root is away."""
+    """The folder or the bucket of audio is away."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "storage_unavailable"
-    default_detail = "The audio root is not there; try again in a moment."
+    default_detail = "The storage of audio is not there; try again in a moment."
     wait = RETRY_AFTER_SECONDS
 
 
 def documented(*codes: int) -> dict[int, type[ErrorSerializer]]:
-    """The errors that a call may answer with, for the OpenAPI document; 401, 429, 503 always."""
-    return dict.fromkeys((401, *codes, 429, 503), ErrorSerializer)
+    """The errors that a call may answer with, for the OpenAPI document; some any call may."""
+    return dict.fromkeys((400, 401, *codes, 429, 503), ErrorSerializer)
 
 
 class InsufficientStorage(APIException):
@@ -167,11 +167,6 @@ def from_refusals(refused: SubmissionRefused) -> APIException:
     )
 
 
-def _of_quota(full: QuotaExceeded) -> Refusal:
-    wait = full.retry_after
-    return Refusal(code="quota_exceeded", detail=full.detail, attr=None, retry_after=wait)
-
-
 def _of_storage(error: OSError) -> APIException | None:
     """What a failure of the storage means to a caller; None when it is some other failure."""
     if isinstance(error, StorageAwayError):
@@ -198,7 +193,7 @@ class ExceptionHandler(handler.ExceptionHandler):
             case OperationalError() | InterfaceError():
                 return DatabaseUnavailable()
             case QuotaExceeded():
-                return Refused(_of_quota(exc))
+                return Refused(Refusal.of_quota(exc))
             case OSError() if (answer := _of_storage(exc)) is not None:
                 return answer
             case TooManyFilesSent():

@@ -13,7 +13,7 @@ from jobs.models import URL_LENGTH, ChunkStatus, JobStatus, validate_user_id
 from jobs.waits import MAX_WAIT_SECONDS
 
 
-def _shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name as an answer can carry it: JSON lets half a character in, UTF-8 lets none out."""
     return name.encode(errors="replace").decode()
 
@@ -61,7 +61,7 @@ class StrictSerializer(serializers.Serializer[Any]):
                 unknown.discard("csrfmiddlewaretoken")  # the browsable API's form sends it along
             if unknown:
                 raise serializers.ValidationError(
-                    {_shown(name): ["There is no such field."] for name in sorted(unknown)},
+                    {printable(name): ["There is no such field."] for name in sorted(unknown)},
                     code="unknown_field",
                 )
         return super().to_internal_value(data)

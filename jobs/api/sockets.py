@@ -65,7 +65,7 @@ class Sockets:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one, until it is over."""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         scope["query_string"] = b""  # the server logs it, and somebody may have put a token there
         socket = Socket(receive, send)
         await socket.accept(scope.get("subprotocols") or [])

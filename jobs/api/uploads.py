@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -13,20 +14,24 @@ from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers, status
-from rest_framework.exceptions import APIException, PermissionDenied, ValidationError
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import APIException, NotFound, PermissionDenied, ValidationError
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
-from jobs import uploads
+from jobs import upload_removal, uploads
 from jobs.api.authentication import Caller
-from jobs.api.errors import AnotherUser, documented
+from jobs.api.base import ApiViewSet
+from jobs.api.errors import AnotherUser, Conflict, documented
 from jobs.api.parsers import FileParser
 from jobs.api.serializers import StrictCharField, StrictSerializer
 from jobs.models import UploadKind, iso_time, validate_user_id
 
 _SIGNER: Final = TimestampSigner(salt="verbatim.upload")
+
+
+ALLOWED_TYPES: Final = "A type of audio/, video/ or application/ is wanted, such as audio/flac."
 
 
 class UploadExpired(PermissionDenied):
@@ -46,15 +51,22 @@ class UploadSerializer(StrictSerializer):
         help_text="Exactly; the upload is refused with any other length."
     )
     contentType = serializers.RegexField(  # noqa: N815
-        r"^(audio|video|application)/[A-Za-z0-9][A-Za-z0-9.+-]*\Z",
+        r"^[A-Za-z]+/[A-Za-z0-9][A-Za-z0-9.+-]*[ \t]*(;[ -~\t]*)?\Z",
         max_length=100,
-        error_messages={"invalid": "A media type such as audio/flac, without parameters."},
-        help_text="Exactly; the upload is refused with any other Content-Type.",
+        error_messages=dict.fromkeys(("invalid", "blank", "null", "required"), ALLOWED_TYPES),
+        help_text="The upload is refused with any other type; parameters do not count.",
     )
     kind = serializers.ChoiceField(UploadKind.choices, default=UploadKind.CHUNK)
     userId = StrictCharField(  # noqa: N815
         required=False, validators=[validate_user_id], help_text="Your own name if left out."
     )
+
+    def validate_contentType(self, value: str) -> str:  # noqa: N802
+        """As it is compared, and as the file is to be sent."""
+        named = uploads.media_type(value)
+        if named.partition("/")[0] not in {"audio", "video", "application"}:
+            raise ValidationError(ALLOWED_TYPES, code="invalid")
+        return named
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The limits of the contract, before anything is sent."""
@@ -70,6 +82,7 @@ class UploadSerializer(StrictSerializer):
 class AnnouncedSerializer(serializers.Serializer[Any]):
     """Where the file goes, and how to name it afterwards."""
 
+    uploadId = serializers.UUIDField(help_text="For `DELETE /uploads/{id}`.")  # noqa: N815
     audioChunkPath = serializers.CharField(required=False)  # noqa: N815
     recordingPath = serializers.CharField(required=False)  # noqa: N815
     uploadUrl = serializers.URLField()  # noqa: N815
@@ -78,7 +91,7 @@ class AnnouncedSerializer(serializers.Serializer[Any]):
     expiresTime = serializers.DateTimeField()  # noqa: N815
 
 
-class UploadViewSet(GenericViewSet[Any]):
+class UploadViewSet(ApiViewSet):
     """Announce a file, then send it to the address that is answered."""
 
     serializer_class = UploadSerializer
@@ -86,7 +99,7 @@ class UploadViewSet(GenericViewSet[Any]):
     @extend_schema(
         operation_id="uploads_create",
         request={"application/json": UploadSerializer},
-        responses={201: AnnouncedSerializer, **documented(400, 403)},
+        responses={201: AnnouncedSerializer, **documented(403)},
     )
     def create(self, request: Request) -> Response:
         """An address that takes this file, by PUT with these headers, for 15 minutes."""
@@ -116,6 +129,7 @@ class UploadViewSet(GenericViewSet[Any]):
         expires = datetime.now(UTC) + timedelta(seconds=uploads.URL_SECONDS)
         return Response(
             {
+                "uploadId": str(announced.upload_id),
                 name: announced.path,
                 "uploadUrl": url,
                 "method": "PUT",
@@ -126,12 +140,22 @@ class UploadViewSet(GenericViewSet[Any]):
         )
 
 
-class ReceivedUploadViewSet(GenericViewSet[Any]):
-    """Take a file at an address of our own: who has the address may send, nobody else."""
+class OneUploadViewSet(ApiViewSet):
+    """Take a file at an address of our own, and give back what was announced."""
 
-    authentication_classes: list[Any] = []
-    permission_classes = [AllowAny]
     parser_classes = [FileParser]
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Nobody's sign-in stands for a signed address: who has it may send, nobody else."""
+        return [] if self._is_signed_call else super().get_authenticators()
+
+    def get_permissions(self) -> Sequence[Any]:
+        return [AllowAny()] if self._is_signed_call else super().get_permissions()
+
+    @property
+    def _is_signed_call(self) -> bool:
+        # There is no request yet when the OpenAPI document first looks.
+        return getattr(self.request, "method", None) == "PUT"
 
     @extend_schema(
         operation_id="uploads_receive",
@@ -140,7 +164,7 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
             OpenApiParameter("signature", OpenApiTypes.STR, required=True),
         ],
         request={"*/*": OpenApiTypes.BINARY},
-        responses={204: None, **documented(400, 403, 404, 413, 415, 507)},
+        responses={204: None, **documented(403, 404, 413, 415, 507)},
     )
     def receive(self, request: Request, upload_id: UUID) -> Response:
         """The body is the file. It may be sent again until a job has taken it."""
@@ -154,6 +178,21 @@ class ReceivedUploadViewSet(GenericViewSet[Any]):
             uploads.receive(upload_id, file, content_type=request.META.get("CONTENT_TYPE", ""))
         except uploads.UploadRefused as refused:
             raise _refusal(refused) from None
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(operation_id="uploads_give_back", responses={204: None, **documented(404, 409)})
+    def destroy(self, request: Request, upload_id: UUID) -> Response:
+        """Give back what was announced, sent or not: the file goes, and counts no more."""
+        caller = Caller.of(request)
+        owner = upload_removal.owner_of(upload_id) or caller.username
+        if not caller.may_see(owner):
+            raise NotFound
+        try:
+            upload_removal.give_back(owner, upload_id)
+        except upload_removal.UploadInUseError:
+            raise Conflict("A job has this file; it goes with the job.", "upload_in_use") from None
+        except upload_removal.NoSuchUploadError:
+            raise NotFound from None
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

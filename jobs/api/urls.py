@@ -9,7 +9,7 @@ from rest_framework.permissions import IsAdminUser
 
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
-from jobs.api.uploads import ReceivedUploadViewSet, UploadViewSet
+from jobs.api.uploads import OneUploadViewSet, UploadViewSet
 from jobs.api.usage import UsageViewSet
 from jobs.api.users import UserDataViewSet
 from jobs.api.views import SchemaView, TranscribeViewSet, TranscriptViewSet
@@ -39,7 +39,7 @@ urlpatterns = [
     path("uploads", UploadViewSet.as_view({"post": "create"}), name="uploads"),
     path(
         "uploads/<uuid:upload_id>",
-        ReceivedUploadViewSet.as_view({"put": "receive"}),
+        OneUploadViewSet.as_view({"put": "receive", "delete": "destroy"}),
         name="upload",
     ),
     path("engines", EngineViewSet.as_view({"get": "overview"}), name="engines"),

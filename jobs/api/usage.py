@@ -9,9 +9,9 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serial
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from jobs.api.authentication import Caller
+from jobs.api.base import ApiViewSet
 from jobs.api.errors import AnotherUser, documented
 from jobs.api.serializers import StrictCharField
 from jobs.models import validate_user_id
@@ -64,7 +64,11 @@ class DaySumsSerializer(SumsSerializer):
 
 
 class LimitSerializer(serializers.Serializer[Any]):
-    """One limit; `resetTime` is when its day or month ends, null for jobs in flight."""
+    """One limit.
+
+    `resetTime` is when its day or month ends; of uploads, when the oldest that no job has taken is
+    removed; null for jobs in flight.
+    """
 
     limit = serializers.FloatField()
     used = serializers.FloatField()
@@ -78,6 +82,7 @@ class LimitsSerializer(serializers.Serializer[Any]):
     minutesPerDay = LimitSerializer(allow_null=True)  # noqa: N815
     minutesPerMonth = LimitSerializer(allow_null=True)  # noqa: N815
     jobsInFlight = LimitSerializer(allow_null=True)  # noqa: N815
+    uploadBytes = LimitSerializer(allow_null=True)  # noqa: N815
     spendingPerMonthUsd = LimitSerializer(allow_null=True)  # noqa: N815
 
 
@@ -95,7 +100,7 @@ _USAGE: Final = inline_serializer(
 )
 
 
-class UsageViewSet(GenericViewSet[Any]):
+class UsageViewSet(ApiViewSet):
     """See what was used, and what it cost."""
 
     serializer_class = UsageQuerySerializer
@@ -108,7 +113,7 @@ class UsageViewSet(GenericViewSet[Any]):
             OpenApiParameter("from", OpenApiTypes.DATE, description="The first day, in UTC."),
             OpenApiParameter("to", OpenApiTypes.DATE, description="The last day, in UTC."),
         ],
-        responses={200: _USAGE, **documented(400, 403)},
+        responses={200: _USAGE, **documented(403)},
     )
     def retrieve(self, request: Request) -> Response:
         """A user's usage, or that of all for a service token without `userId`.

@@ -10,10 +10,10 @@ from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from jobs import erasure
 from jobs.api.authentication import Caller
+from jobs.api.base import ApiViewSet
 from jobs.api.errors import Unfinished, documented
 from jobs.models import iso_time, validate_user_id
 
@@ -35,7 +35,7 @@ class ReceiptSerializer(serializers.Serializer[Any]):
     verified = serializers.BooleanField(help_text="Whether all were counted again.")
 
 
-class UserDataViewSet(GenericViewSet[Any]):
+class UserDataViewSet(ApiViewSet):
     """All that is kept of one user."""
 
     serializer_class = ReceiptSerializer

@@ -23,10 +23,10 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from jobs import actions, cache, tasks
 from jobs.api.authentication import Beside, Caller
+from jobs.api.base import PAGE, ApiViewSet
 from jobs.api.errors import AnotherUser, Conflict, Erased, documented, from_refusals
 from jobs.api.pagination import CachedFirstPage, NewestFirst
 from jobs.api.serializers import (
@@ -60,7 +60,7 @@ class SchemaView(SpectacularAPIView):
     ]
 
 
-class TranscribeViewSet(GenericViewSet[Any]):
+class TranscribeViewSet(ApiViewSet):
     """Hand in the audio chunks of one recording, get a job."""
 
     serializer_class = SubmissionSerializer
@@ -78,7 +78,7 @@ class TranscribeViewSet(GenericViewSet[Any]):
         responses={
             202: AcceptedSerializer,
             200: AcceptedSerializer,
-            **documented(400, 403, 409, 413, 415, 422, 507),
+            **documented(403, 409, 413, 415, 422, 507),
         },
     )
     def create(self, request: Request) -> Response:
@@ -172,14 +172,15 @@ class TranscriptViewSet(JobViewSet):
                 description="Answer as soon as the job ends, or after so many seconds.",
             )
         ],
-        responses={200: TranscriptResultSerializer, **documented(400, 404, 410)},
+        responses={200: TranscriptResultSerializer, **documented(404, 410)},
     )
     def retrieve(self, request: Request, job_id: UUID) -> HttpResponseBase:
         """The job with its chunks, and its transcript once it has ended."""
         stamp = self.visible(job_id)
         seconds = _seconds_to_wait(request)
         if seconds and stamp.status == JobStatus.IN_PROGRESS and may_wait(request._request):
-            return AskAgain(job_id, seconds)
+            caller = Caller.of(request)
+            return AskAgain(job_id, seconds, None if caller.is_service else caller.username)
         wants_json = cast("Any", request).accepted_media_type == "application/json"
         if stamp.status != JobStatus.IN_PROGRESS and wants_json:
             # 10,000 words are 100 kB: they are not taken apart to be put together again.
@@ -193,9 +194,9 @@ class TranscriptViewSet(JobViewSet):
         parameters=[
             OpenApiParameter("userId", OpenApiTypes.STR),
             OpenApiParameter("jobStatus", enum=JobStatus.values, many=True),
-            OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
+            *PAGE,
         ],
-        responses={200: TranscriptResultSerializer(many=True), **documented(400, 403)},
+        responses={200: TranscriptResultSerializer(many=True), **documented(403)},
     )
     @action(detail=False)
     def search(self, request: Request) -> Response:

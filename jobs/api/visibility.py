@@ -8,9 +8,9 @@ from uuid import UUID
 
 from django.db import connection
 from rest_framework.exceptions import NotFound
-from rest_framework.viewsets import GenericViewSet
 
 from jobs.api.authentication import Beside, Caller
+from jobs.api.base import ApiViewSet
 from jobs.api.errors import Erased
 from jobs.models import ErasedJob, Job
 from jobs.models.pseudonym import pseudonym
@@ -55,7 +55,7 @@ def visible_job(job_id: UUID, caller: Caller, auth: object) -> JobStamp:
     raise NotFound
 
 
-class JobViewSet(GenericViewSet[Any]):
+class JobViewSet(ApiViewSet):
     """Views of one job, whose stamp comes with the statement that checks the token."""
 
     def beside_token(self) -> Beside:

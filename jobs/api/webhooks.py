@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -15,11 +15,11 @@ from rest_framework import serializers, status
 from rest_framework.exceptions import ErrorDetail, NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from jobs import tasks, webhooks
 from jobs.address_guard import UrlNotAllowedError
 from jobs.api.authentication import Caller
+from jobs.api.base import PAGE, ApiViewSet
 from jobs.api.errors import AnotherUser, Conflict, documented
 from jobs.api.pagination import NewestRowsFirst
 from jobs.api.serializers import StrictBooleanField, StrictCharField, StrictSerializer
@@ -32,8 +32,6 @@ from jobs.models import (
     WebhookEvent,
     validate_user_id,
 )
-
-LIMIT: Final = OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100})
 
 
 class WebhookSerializer(serializers.Serializer[Any]):
@@ -136,7 +134,7 @@ class DeliverySerializer(serializers.Serializer[Any]):
     attempts = AttemptSerializer(source="log", many=True)
 
 
-class WebhookView(GenericViewSet[Any]):
+class WebhookView(ApiViewSet):
     """What all addresses below `/webhooks` share: whose they are."""
 
     queryset = WebhookEndpoint.objects.none()
@@ -167,8 +165,8 @@ class WebhookViewSet(WebhookView):
 
     @extend_schema(
         operation_id="webhooks_list",
-        parameters=[OpenApiParameter("userId", OpenApiTypes.STR), LIMIT],
-        responses={200: WebhookSerializer(many=True), **documented(400, 403)},
+        parameters=[OpenApiParameter("userId", OpenApiTypes.STR), *PAGE],
+        responses={200: WebhookSerializer(many=True), **documented(403)},
     )
     def list(self, request: Request) -> Response:
         """Your endpoints, without their secrets; all users' for a service token."""
@@ -185,18 +183,31 @@ class WebhookViewSet(WebhookView):
     @extend_schema(
         operation_id="webhook_create",
         request={"application/json": NewWebhookSerializer},
-        responses={201: WebhookWithSecretSerializer, **documented(400, 403, 409, 415)},
+        responses={
+            201: WebhookWithSecretSerializer,
+            200: WebhookWithSecretSerializer,
+            **documented(403, 409, 415),
+        },
     )
     def create(self, request: Request) -> Response:
-        """Name an address that is told of the ends of your jobs."""
+        """Name an address that is told of the ends of your jobs.
+
+        Of the one with `url` null there is one for each user: repeating the call answers it with
+        200, for the `events` of the last call that named some.
+        """
         caller, asked = Caller.of(request), _valid(NewWebhookSerializer, request)
         user_id = asked.get("userId", caller.username)
         if not caller.may_see(user_id):
             raise AnotherUser
-        with _refused_urls():
-            endpoint = webhooks.create(user_id, asked["url"] or "", asked.get("events"))
+        url, events, made = asked["url"], asked.get("events"), True
+        if url is None:
+            endpoint, made = webhooks.set_up_single_jobs(user_id, events)
+        else:
+            with _refused_urls():
+                endpoint = webhooks.create(user_id, url, events)
         location = {"Location": reverse("webhook", args=[endpoint.pk])}
-        return Response(_whole(endpoint), status=status.HTTP_201_CREATED, headers=location)
+        code = status.HTTP_201_CREATED if made else status.HTTP_200_OK
+        return Response(_whole(endpoint), status=code, headers=location)
 
     @extend_schema(
         operation_id="webhook_retrieve",
@@ -209,7 +220,7 @@ class WebhookViewSet(WebhookView):
     @extend_schema(
         operation_id="webhook_change",
         request={"application/json": WebhookChangeSerializer},
-        responses={200: WebhookWithSecretSerializer, **documented(400, 404, 415)},
+        responses={200: WebhookWithSecretSerializer, **documented(404, 415)},
     )
     def partial_update(self, request: Request, webhook_id: UUID) -> Response:
         """Change its address or events, switch it on or off; off cancels what is pending."""
@@ -245,8 +256,8 @@ class DeliveryViewSet(WebhookView):
 
     @extend_schema(
         operation_id="webhook_deliveries",
-        parameters=[LIMIT],
-        responses={200: DeliverySerializer(many=True), **documented(400, 404)},
+        parameters=PAGE,
+        responses={200: DeliverySerializer(many=True), **documented(404)},
     )
     def list(self, request: Request, webhook_id: UUID) -> Response:
         """What it was or is to be told, of the last 30 days, with every attempt."""

@@ -16,7 +16,7 @@ from jobs.models import Chunk, ChunkStatus
 
 
 class PlainView:
-    """One line for each change of a chunk: for logs and pipes."""
+    """One line for each change of a chunk: for logs and pipes. `files` are the chunks' own."""
 
     def __init__(self, files: Sequence[Path], stream: Any) -> None:
         self._files = files
@@ -36,7 +36,9 @@ class PlainView:
             if self._shown.get(chunk.index) != state:
                 self._shown[chunk.index] = state
                 name = self._files[chunk.index]
-                self._stream.write(f"[{done}/{len(chunks)}] {chunk.index} {name}: {state}")
+                self._stream.write(
+                    f"[{done}/{len(chunks)}] part {chunk.index + 1}, {name}: {state}"
+                )
 
 
 class TerminalView:
@@ -45,9 +47,9 @@ class TerminalView:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
         self._bar = Progress(
-            TextColumn("chunks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+            TextColumn("parts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         )
-        self._job = self._bar.add_task("", total=len(files))
+        self._job = self._bar.add_task("", total=None)  # a recording's is not known yet
         self._live = Live(self._bar, console=Console(stderr=True, highlight=False))
 
     def __enter__(self) -> TerminalView:
@@ -59,10 +61,11 @@ class TerminalView:
 
     def show(self, chunks: Sequence[Chunk]) -> None:
         done = sum(chunk.status == ChunkStatus.COMPLETED for chunk in chunks)
-        self._bar.update(self._job, completed=done)
+        self._bar.update(self._job, completed=done, total=len(chunks) or None)
         table = Table.grid(padding=(0, 2))
         for chunk in chunks:
-            table.add_row(f"{chunk.index:2}", Text(self._files[chunk.index].name), state_of(chunk))
+            name = Text(self._files[chunk.index].name)
+            table.add_row(f"part {chunk.index + 1:2}", name, state_of(chunk))
         self._live.update(Group(self._bar, table))
 
 

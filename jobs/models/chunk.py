@@ -258,7 +258,7 @@ class Chunk(models.Model):
         ordering = ["job", "index"]
 
     def __str__(self) -> str:
-        return f"{self.job_id}[{self.index}]"
+        return f"{self.job_id}, part {self.index + 1}"
 
 
 class DeadLetter(Chunk):

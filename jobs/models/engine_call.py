@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final
+from uuid import UUID
 
 from django.db import models, transaction
 from django.db.models import Count, Q, Sum
@@ -53,24 +54,34 @@ class EngineCallQuerySet(models.QuerySet["EngineCall"]):
     def forget(self) -> None:
         """Delete calls that were not made, or that the engine was too busy to take."""
         with transaction.atomic():
-            count_calls(self._still_open(), times=-1)
+            count_calls(self._counting(), times=-1)
             self.delete()
 
     def close(
         self, outcome: CallOutcome, *, error_code: str = "", usage: Usage | None = None
     ) -> None:
-        """Write what became of these calls; those that cost nothing do not count any more."""
+        """Write what became of these calls; those that cost nothing do not count any more.
+
+        A call whose price is 0, as a local engine's, has failed where others are unknown: nobody
+        bills it. What does not count stays so, also when a worker that was given up answers.
+        """
         if is_free(outcome, error_code):
             with transaction.atomic():
-                count_calls(self._still_open(), times=-1)
+                count_calls(self._counting(), times=-1)
                 self._close(outcome, error_code, Usage())
-        else:
-            self._close(outcome, error_code, usage or Usage())
+            return
+        if outcome == CallOutcome.UNKNOWN:
+            self.filter(price_usd=0).close(CallOutcome.FAILED, error_code=error_code)
+        self.counted()._close(outcome, error_code, usage or Usage())
 
-    def _still_open(self) -> list[int]:
-        """A call that is closed was taken out then, if at all: writing is tried again and again."""
-        still_open = self.select_for_update().filter(outcome=CallOutcome.UNKNOWN)
-        return list(still_open.values_list("pk", flat=True))
+    def close_lost(self, job_id: UUID, index: int) -> None:
+        """Close the calls of a chunk whose worker died, but for those that may be billed."""
+        lost = self.filter(job_id=job_id, index=index, outcome=CallOutcome.UNKNOWN, price_usd=0)
+        lost.close(CallOutcome.FAILED, error_code="worker_crashed")
+
+    def _counting(self) -> list[int]:
+        """Those that count until now, locked: writing is tried again and again."""
+        return list(self.select_for_update().counted().values_list("pk", flat=True))
 
     def _close(self, outcome: CallOutcome, error_code: str, counted: Usage) -> None:
         tokens = [counted.input_tokens, counted.output_tokens]
@@ -144,4 +155,4 @@ class EngineCall(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"{self.engine}: {self.job_id}[{self.index}]"
+        return f"{self.engine}: {self.job_id}, part {self.index + 1}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Final
+
 from django.db import models
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
@@ -9,6 +12,8 @@ from django.db.models.functions import Now
 from jobs.models.chunk import Chunk
 from jobs.models.job import USER_ID_LENGTH, new_job_id
 from jobs.models.recording import Recording
+
+ADDRESS_GOOD: Final = timedelta(minutes=15)  # for which a file may be sent
 
 
 class UploadKind(models.TextChoices):
@@ -20,6 +25,10 @@ class UploadKind(models.TextChoices):
 
 class UploadQuerySet(models.QuerySet["Upload"]):
     """Uploads by what is to be done with them."""
+
+    def announced(self) -> UploadQuerySet:
+        """Those that may be sent and named by a job, and count as its user's until then."""
+        return self.filter(doomed=False, size_bytes__isnull=False)
 
     def due(self) -> UploadQuerySet:
         """Those that nobody took in time, and those whose file could not be removed before."""

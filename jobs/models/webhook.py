@@ -9,7 +9,7 @@ from typing import Final
 from uuid import uuid4
 
 from django.db import models
-from django.db.models import Q, TextChoices
+from django.db.models import Count, Q, TextChoices
 from django.db.models.functions import Now
 
 from jobs.models.clock import from_now
@@ -20,6 +20,7 @@ MAX_WEBHOOKS: Final = 10  # endpoints of one user
 ROTATION: Final = timedelta(hours=24)  # for which the previous secret signs as well
 CLAIM: Final = timedelta(seconds=60)  # an attempt takes 10 s at most: after that it has died
 DELIVERIES_KEPT: Final = timedelta(days=30)
+AT_ONCE_EACH: Final = 2  # deliveries to one endpoint: one that hangs holds up no other
 
 
 class WebhookEvent(TextChoices):
@@ -102,6 +103,18 @@ class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
     def due(self) -> WebhookDeliveryQuerySet:
         return self.pending().filter(not_before__lte=Now())
 
+    def under_way(self) -> WebhookDeliveryQuerySet:
+        """Those that somebody is sending just now."""
+        return self.filter(claim__isnull=False, not_before__gt=Now())
+
+    def sendable(self) -> WebhookDeliveryQuerySet:
+        """Due ones of endpoints to which not as much is being sent as may be.
+
+        Two that look at the same moment may both send: it is a share, not a lock.
+        """
+        busy = WebhookDelivery.objects.under_way().values("endpoint").alias(count=Count("pk"))
+        return self.due().exclude(endpoint__in=busy.filter(count__gte=AT_ONCE_EACH))
+
     def lost(self) -> WebhookDeliveryQuerySet:
         """Due ones that no message points at any more, as far as one can tell."""
         return self.due().filter(resend_time__lte=Now())
@@ -174,6 +187,11 @@ class WebhookDelivery(models.Model):
                 fields=["not_before"],
                 condition=Q(status=DeliveryStatus.PENDING),
                 name="delivery_sweep_due",
+            ),
+            models.Index(
+                fields=["endpoint"],
+                condition=Q(claim__isnull=False),
+                name="delivery_under_way",
             ),
             models.Index(fields=["endpoint", "-id"], name="delivery_by_endpoint"),
             models.Index(fields=["created_time"], name="delivery_sweep_by_age"),

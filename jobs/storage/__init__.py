@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from jobs.database import release_connection
 from jobs.storage.base import AudioStorage, SignedUpload, check_path
 from jobs.storage.errors import (
     AWAY_SECONDS,
+    FULL_MOST_SECONDS,
     FULL_SECONDS,
     AudioNotFoundError,
     AudioUnavailable,
@@ -47,12 +49,15 @@ __all__ = [
     "reading",
     "unavailable",
     "upload_path",
+    "warn_if_away",
 ]
 
 # A piece of a recording may be as large as its samples; nobody else's file may, as its size was
 # looked at when it was submitted.
 PIECE_BYTES_PER_SECOND: Final = 32_000 + 1_000
 UPLOADS: Final = "uploads"  # the folder of a user's own uploads, beneath the user's folder
+
+logger = logging.getLogger(__name__)
 
 
 class UploadedAudio(Protocol):
@@ -72,6 +77,14 @@ class UploadedAudio(Protocol):
 def audio_files() -> AudioStorage:
     """The storage that is configured."""
     return cast("AudioStorage", storages["audio"])
+
+
+def warn_if_away(*, to_write: bool = True) -> None:
+    """Say so in the log of a process that starts; it works once the storage is there."""
+    try:
+        audio_files().look(to_write=to_write)
+    except StorageAwayError as error:
+        logger.warning("Audio cannot be reached: %s", error.advice)
 
 
 def read_audio(path: str) -> bytes:
@@ -113,8 +126,8 @@ def unavailable(error: OSError) -> AudioUnavailable:
         detail, wait = str(error.strerror), AWAY_SECONDS
         return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
     if is_out_of_room(error):
-        detail, wait = "there is no room for it", FULL_SECONDS
-        return AudioUnavailable("storage_unavailable", detail, retry_after=wait)
+        detail, wait, most = "there is no room for it", FULL_SECONDS, FULL_MOST_SECONDS
+        return AudioUnavailable("storage_unavailable", detail, retry_after=wait, retry_most=most)
     detail = f"the file cannot be read ({errno.errorcode.get(error.errno or 0, 'unknown')})"
     return AudioUnavailable("storage_unavailable", detail)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.core.files.storage import Storage
 
-from jobs.storage.errors import AudioNotFoundError, InvalidPathError
+from jobs.storage.errors import AudioNotFoundError, InvalidPathError, StorageAwayError
 
 MAX_PATH_BYTES: Final = 1024  # more would not fit into the index on it, nor into a key of S3
 
@@ -46,9 +46,21 @@ class AudioStorage(Storage):
         """Delete files; how many were there, as far as the storage tells."""
         raise NotImplementedError
 
+    def look(self, *, to_write: bool = True) -> None:
+        """See whether files can be read and, unless told otherwise, written.
+
+        Raises:
+            StorageAwayError: they cannot; its `advice` says why, as far as the storage tells.
+        """
+        raise NotImplementedError
+
     def is_there(self) -> bool:
         """Whether files can be read and written."""
-        raise NotImplementedError
+        try:
+            self.look()
+        except StorageAwayError:
+            return False
+        return True
 
     def is_full(self) -> bool:
         """Whether files will soon find no room, or do not already."""

@@ -9,6 +9,7 @@ from asr.errors import AsrError
 
 AWAY_SECONDS: Final = 10.0  # until a chunk looks again for a storage that is away
 FULL_SECONDS: Final = 30.0  # until it is tried again to store where no room was
+FULL_MOST_SECONDS: Final = 600.0  # to that the wait may grow: each attempt does all the work anew
 # The disk, the user's quota, or the largest file that the process may write.
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -22,10 +23,26 @@ class AudioNotFoundError(Exception):
 
 
 class StorageAwayError(OSError):
-    """The storage itself is not there: no disk is mounted, or its server does not answer."""
+    """The storage itself is not there: no disk is mounted, or its server does not answer.
 
-    def __init__(self, detail: str = "the audio root is not there") -> None:
+    `reason` is one word for programs; `look_at` says which variables a person may look at.
+    """
+
+    def __init__(
+        self,
+        detail: str = "the audio root is not there",
+        *,
+        reason: str = "storage_unavailable",
+        look_at: str = "",
+    ) -> None:
         super().__init__(errno.ENOENT, detail)
+        self.reason = reason
+        self.look_at = look_at
+
+    @property
+    def advice(self) -> str:
+        """What is wrong and where to look, in one line that holds no secret and no path."""
+        return f"{self.strerror}: see {self.look_at}" if self.look_at else str(self.strerror)
 
 
 class AudioUnavailable(AsrError):
@@ -33,14 +50,22 @@ class AudioUnavailable(AsrError):
     `audio_not_found`, `storage_unavailable`.
 
     `retry_after` is set where nothing can be read, or kept: then a wait of that many seconds costs
-    nothing.
+    nothing. It may grow to `retry_most`, where much is done before it is seen that it is too soon.
     """
 
     recoverable = True
 
-    def __init__(self, code: str, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        retry_most: float | None = None,
+    ) -> None:
         super().__init__(code, detail)
         self.retry_after = retry_after
+        self.retry_most = retry_most
 
 
 def is_out_of_room(error: OSError) -> bool:

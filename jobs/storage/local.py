@@ -1,7 +1,7 @@
 """Files under the audio root, opened so that no path leads out of it.
 
-A path is walked folder by folder with O_NOFOLLOW after its links were resolved, so that a link
-swapped in between check and use is refused instead of followed.
+A path is walked folder by folder with O_NOFOLLOW; where that meets a link, once more after the
+path's links were resolved. So a link swapped in between check and use is refused, not followed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 from uuid import uuid4
 
@@ -27,6 +27,8 @@ from jobs.storage.errors import AudioNotFoundError, InvalidPathError, StorageAwa
 LITTLE_ROOM_BYTES: Final = 200_000_000
 LITTLE_ROOM_SHARE: Final = 0.01
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# The second of a folder that is one; the walk cannot tell it from a file in a folder's place.
+_PERHAPS_A_LINK: Final = {errno.ELOOP, errno.ENOTDIR}
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG}
 
 
@@ -52,8 +54,7 @@ class LocalAudioStorage(AudioStorage):
                 file.unlink()
                 removed += 1
             _clear(file)
-        if not self.is_there():
-            raise StorageAwayError
+        self.look()
         return removed
 
     def exists(self, name: str) -> bool:
@@ -63,11 +64,18 @@ class LocalAudioStorage(AudioStorage):
         return False
 
     def size(self, name: str) -> int:
-        with self.open(name) as file:
-            return os.fstat(file.fileno()).st_size
+        descriptor = _open_regular(name)
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
 
-    def is_there(self) -> bool:
-        return os.access(settings.AUDIO_ROOT, os.R_OK | os.W_OK | os.X_OK)
+    def look(self, *, to_write: bool = True) -> None:
+        """See `AudioStorage`."""
+        if not os.access(settings.AUDIO_ROOT, os.R_OK | os.X_OK):
+            raise StorageAwayError(look_at="AUDIO_ROOT")
+        if to_write and not os.access(settings.AUDIO_ROOT, os.W_OK):
+            raise StorageAwayError("nothing may be written to the audio root", look_at="AUDIO_ROOT")
 
     def is_full(self) -> bool:
         """See `AudioStorage`. Raises OSError."""
@@ -77,25 +85,8 @@ class LocalAudioStorage(AudioStorage):
         return no_names_left or free < min(LITTLE_ROOM_BYTES, size * LITTLE_ROOM_SHARE)
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
-        """For reading. O_NOFOLLOW and O_NONBLOCK stand for everything that is no regular file."""
-        root = _root()
-        real = Path(os.path.realpath(root / check_path(name)))
-        if not real.is_relative_to(root) or real == root:
-            raise InvalidPathError(name)
-        try:
-            descriptor = _open_beneath(root, real.relative_to(root))
-        except OSError as error:
-            if not os.access(root, os.R_OK | os.X_OK):  # workers may only read
-                raise StorageAwayError from None
-            if error.errno in _NOT_THERE:
-                raise AudioNotFoundError(name) from None
-            if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
-                raise InvalidPathError(name) from None
-            raise
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)  # fdopen would refuse a folder in its own words, and leave it open
-            raise InvalidPathError(name)
-        return File(os.fdopen(descriptor, "rb"), name)
+        """For reading."""
+        return File(os.fdopen(_open_regular(name), "rb"), name)
 
     def _save(self, name: str, content: Any) -> str:
         """A partial file of an interrupted save goes when its folder is emptied."""
@@ -129,16 +120,53 @@ def _root() -> Path:
     return Path(os.path.realpath(settings.AUDIO_ROOT))
 
 
-def _open_beneath(root: Path, relative: Path) -> int:
-    folder = os.open(root, _FOLDER)
+def _open_regular(name: str) -> int:
+    """A descriptor of a regular file, for reading.
+
+    O_NOFOLLOW and O_NONBLOCK stand for everything that is no such file.
+    """
+    path = check_path(name)
     try:
-        for part in relative.parts[:-1]:
+        try:
+            descriptor = _open_beneath(path)
+        except OSError as error:
+            if error.errno not in _PERHAPS_A_LINK:
+                raise
+            descriptor = _open_beneath(_without_links(path))
+    except OSError as error:
+        if not os.access(settings.AUDIO_ROOT, os.R_OK | os.X_OK):  # workers may only read
+            raise StorageAwayError from None
+        if error.errno in _NOT_THERE:
+            raise AudioNotFoundError(name) from None
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+            raise InvalidPathError(name) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidPathError(name)
+    return descriptor
+
+
+def _without_links(path: PurePath) -> PurePath:
+    """Where the path leads, relative to the root. Raises InvalidPathError when that is outside."""
+    root = _root()
+    real = Path(os.path.realpath(root / path))
+    if not real.is_relative_to(root) or real == root:
+        raise InvalidPathError(str(path))
+    return real.relative_to(root)
+
+
+def _open_beneath(path: PurePath) -> int:
+    """Follows no link but the root itself."""
+    folder = os.open(settings.AUDIO_ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in path.parts[:-1]:
             inner = os.open(part, _FOLDER, dir_fd=folder)
             os.close(folder)
             folder = inner
         # O_NONBLOCK: opening a FIFO must not wait for its writer.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(relative.name, flags, dir_fd=folder)
+        return os.open(path.name, flags, dir_fd=folder)
     finally:
         os.close(folder)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import mimetypes
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from django.core.files import File
 
 from jobs.storage.base import MAX_PATH_BYTES, AudioStorage, SignedUpload, check_path
 from jobs.storage.errors import AudioNotFoundError, InvalidPathError, StorageAwayError
+from jobs.storage.s3_errors import code_of, explained, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,7 +31,6 @@ _PIECE: Final = 1 << 20
 _CONNECTIONS: Final = 64  # kept open; more are opened and closed when all threads want one
 _LOOKS_AT_ONCE: Final = 8  # for the sizes of a job's files
 _DELETED_AT_ONCE: Final = 1000  # the protocol's limit
-_NOT_THERE: Final = {"404", "NoSuchKey"}
 _DEFAULT_REGION: Final = "us-east-1"  # what the vendor takes when none is named
 
 
@@ -70,7 +70,7 @@ class S3AudioStorage(AudioStorage):
     def delete_all(self, names: Iterable[str]) -> int:
         """Raises StorageAwayError when one of them cannot be deleted."""
         keys = [{"Key": self._key(name)} for name in names]
-        with _translated(""):
+        with translated(""):
             for first in range(0, len(keys), _DELETED_AT_ONCE):
                 some: Any = keys[first : first + _DELETED_AT_ONCE]
                 answer = self._client.delete_objects(
@@ -89,7 +89,7 @@ class S3AudioStorage(AudioStorage):
     def size(self, name: str) -> int:
         key = self._key(name)
         try:
-            with _translated(name):
+            with translated(name):
                 return self._looking.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
         except AudioNotFoundError:
             if not self.is_there():  # which is answered alike
@@ -101,13 +101,13 @@ class S3AudioStorage(AudioStorage):
         with ThreadPoolExecutor(min(_LOOKS_AT_ONCE, len(names) or 1)) as threads:
             return list(threads.map(self._size_or_error, names))
 
-    def is_there(self) -> bool:
+    def look(self, *, to_write: bool = True) -> None:
+        """See `AudioStorage`. What may be written is not known before it is."""
         try:
             self._find_bucket()
             self._looking.head_bucket(Bucket=self._bucket)
-        except Exception:  # whatever boto3 raises, also for what stands in its configuration
-            return False
-        return True
+        except Exception as error:  # whatever boto3 raises, also for its configuration
+            raise explained(error) from None
 
     def sign_upload(
         self, name: str, *, size: int, content_type: str, seconds: int
@@ -123,7 +123,7 @@ class S3AudioStorage(AudioStorage):
             "ContentType": content_type,
             **self._encryption,
         }
-        with _translated(name):
+        with translated(name):
             self._find_bucket()
             url = self._client.generate_presigned_url("put_object", params, seconds)
         headers = {"Content-Type": content_type}
@@ -136,13 +136,13 @@ class S3AudioStorage(AudioStorage):
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
         """A stream; nothing is read ahead."""
         key = self._key(name)
-        with _translated(name):
+        with translated(name):
             body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
         return File(cast("IO[bytes]", _Body(body)), name)
 
     def _save(self, name: str, content: Any) -> str:
         content.seek(0)
-        with _translated(name):
+        with translated(name):
             self._find_bucket()
             self._client.put_object(
                 Bucket=self._bucket,
@@ -208,9 +208,9 @@ class S3AudioStorage(AudioStorage):
         try:
             self._looking.head_bucket(Bucket=self._bucket)
         except ClientError as error:
-            if _code(error) == "404":
+            if code_of(error) == "404":
                 self._make_bucket()
-            elif _code(error) != "403":  # it is there, but may not be asked for
+            elif code_of(error) != "403":  # it is there, but may not be asked for
                 raise
         self._bucket_is_known = True
 
@@ -239,7 +239,7 @@ class _Body:
         Raises StorageAwayError, also when the server dribbles.
         """
         deadline, pieces, left = time.monotonic() + BODY_SECONDS, [], size
-        with _translated(""):
+        with translated(""):
             while left and (piece := self._stream.read(min(left, _PIECE) if left > 0 else _PIECE)):
                 pieces.append(piece)
                 left -= len(piece) if left > 0 else 0
@@ -253,24 +253,3 @@ class _Body:
     @property
     def closed(self) -> bool:
         return False
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """boto3's errors as those of a storage."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        yield
-    except ClientError as error:
-        if _code(error) in _NOT_THERE:
-            raise AudioNotFoundError(name) from None
-        raise StorageAwayError(f"the object storage refused ({_code(error)})") from None
-    except (BotoCoreError, OSError) as error:
-        if isinstance(error, StorageAwayError):
-            raise
-        raise StorageAwayError("the object storage does not answer") from None
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))

@@ -17,6 +17,8 @@ from asr.formats.cues import (
     MOST_SECONDS,
     SPACING_SECONDS,
     Cue,
+    _drafts,
+    _starts,
     columns,
     cues,
 )
@@ -43,7 +45,7 @@ A_MILLISECOND = 0.001 + 1e-9  # times are rounded to it
 
 
 def shown(found: list[Cue]) -> str:
-    return squeezed("".join("".join(cue.lines) for cue in found))
+    return squeezed("".join("".join(cue.notices + cue.lines) for cue in found))
 
 
 def check_limits(found: list[Cue], made_from: Transcript) -> None:
@@ -62,6 +64,15 @@ def check_limits(found: list[Cue], made_from: Transcript) -> None:
         last = found[-1]
         at_end = last.end >= made_from.duration_seconds - A_MILLISECOND
         assert last.end - last.start >= LEAST_SECONDS - A_MILLISECOND or at_end
+
+
+def spoken_starts(found: list[Cue]) -> list[float]:
+    return [cue.start for cue in found if not cue.lines[0].startswith("[missing:")]
+
+
+def starts_without_gaps(made_from: Transcript) -> list[float]:
+    drafts = _drafts(made_from, name_speakers=False)
+    return _starts([draft for draft in drafts if not draft.is_gap])
 
 
 def alone(text: str, **values: float) -> list[Cue]:
@@ -151,16 +162,56 @@ def test_a_gap_is_shown_where_it_lies():
     assert found[1].end == 17.0
 
 
-def test_what_follows_a_gap_of_unknown_length_waits_until_it_can_be_read():
+UNKNOWN = "[missing: part {}, length unknown, audio_not_found]"
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, 0.3])
+def test_a_gap_without_time_for_it_stands_above_the_words_that_follow_and_moves_none(seconds):
+    made_from = of_parts(
+        [
+            Part(index=0, duration_seconds=4.0, segments=(spoken("it was as I had said"),)),
+            missing(1, seconds, "audio_not_found"),
+            missing(2, seconds, "audio_not_found"),
+            Part(index=3, duration_seconds=5.0, segments=(spoken("after it all", start=0.2),)),
+        ]
+    )
+    before, after = cues(made_from, name_speakers=True)
+    assert (before.start, before.lines, before.notices) == (0.0, ("it was as I had said",), ())
+    assert before.end >= 2.4
+    assert (after.start, after.lines) == (4.2 + 2 * (seconds or 0.0), ("after it all",))
+    assert " ".join(after.notices) == " ".join(map(marked, made_from.gaps))
+    assert all(columns(line) <= LINE_COLUMNS for line in after.notices)
+    alone_it_took = cues(transcript(spoken("after it all")), name_speakers=True)[0]
+    assert after.end - after.start > alone_it_took.end - alone_it_took.start + 1.0
+
+
+def test_a_gap_of_unknown_length_is_shown_in_the_silence_that_follows():
     made_from = of_parts(
         [
             missing(0, None, "audio_not_found"),
-            Part(index=1, duration_seconds=5.0, segments=(spoken("after it all"),)),
+            missing(1, None, "audio_not_found"),
+            Part(index=2, duration_seconds=5.0, segments=(spoken("late", start=2.0),)),
         ]
     )
-    gap, after = cues(made_from, name_speakers=True)
-    assert " ".join(gap.lines) == "[missing: part 1, length unknown, audio_not_found]"
-    assert after.start == gap.end == pytest.approx(LEAST_SECONDS, abs=0.001)
+    found = cues(made_from, name_speakers=True)
+    assert [(cue.start, " ".join(cue.lines), cue.notices) for cue in found] == [
+        (0.0, UNKNOWN.format(1), ()),
+        (0.833, UNKNOWN.format(2), ()),
+        (2.0, "late", ()),
+    ]
+
+
+def test_a_gap_at_the_end_is_shown_for_as_long_as_it_takes_to_read():
+    made_from = of_parts(
+        [
+            Part(index=0, duration_seconds=4.0, segments=(spoken("before"),)),
+            missing(1, None, "audio_not_found"),
+        ]
+    )
+    last = cues(made_from, name_speakers=True)[-1]
+    assert last.start == 4.0
+    readable = columns(" ".join(last.lines)) / COLUMNS_PER_SECOND
+    assert last.end - last.start == pytest.approx(readable, abs=0.001)
 
 
 def test_a_job_of_gaps_alone_shows_them_one_after_the_other():
@@ -240,6 +291,7 @@ def test_cues_keep_order_limits_and_every_word(parts):
     made_from = of_parts(parts)
     found = cues(made_from, name_speakers=False)
     check_limits(found, made_from)
+    assert spoken_starts(found) == starts_without_gaps(made_from)
     gaps = {gap.index: marked(gap) for gap in made_from.gaps}
     expected = [gaps.get(part.index, "".join(plain(s.text) for s in part.segments))
                 for part in parts]  # fmt: skip

@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from deploy.system import MARK
+from tests.object_storage import KEY, SECRET, start_object_storage
 from tests.servers import fresh_database
 from transcription_site.env import BASE_DIR
 
@@ -134,6 +136,33 @@ def test_run_stays_until_it_is_told_to_stop_and_leaves_nothing(var):
     assert third.ends() == 1
     assert "supervisord ended" in third.output
     assert family(var) == {}
+
+
+def test_audio_in_a_bucket_is_named_or_its_refusal_told_at_once(var, tmp_path):
+    with ExitStack() as stack:
+        folder = tmp_path / "objects"
+        folder.mkdir()
+        server = start_object_storage(stack, folder)
+        variables = {
+            "AUDIO_STORAGE_URL": f"s3://audio/verbatim?endpoint={server.url}",
+            "AUDIO_STORAGE_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": KEY,
+        }
+        began = time.monotonic()
+        refused = Launch("run", var, **variables, AWS_SECRET_ACCESS_KEY="not-the-secret")
+        assert refused.ends() == 1
+        assert time.monotonic() - began < 30  # most of it to migrate a new database
+        line = refused.output.splitlines()[-1]
+        assert line.startswith("verbatim: the object storage refuses the credentials (403): see")
+        assert "AWS_SECRET_ACCESS_KEY" in line
+        assert KEY not in refused.output
+        assert "not-the-secret" not in refused.output
+
+        launch = Launch("run", var, **variables, AWS_SECRET_ACCESS_KEY=SECRET)
+        output = launch.wait_for("Ready.")
+        assert found(r"audio +(\S+)", output) == "s3://audio/verbatim"
+        launch.process.send_signal(signal.SIGTERM)
+        assert launch.ends() == 0
 
 
 def test_demo_prints_what_was_said_and_leaves_nothing(var):

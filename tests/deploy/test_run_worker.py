@@ -76,6 +76,15 @@ def test_every_queue_has_a_worker_and_its_meaning(become, capsys):
     assert all(f"{worker}: " in shown for worker in engines.WORKERS)
 
 
+def test_a_worker_that_cannot_reach_audio_starts_and_says_so(become, settings, tmp_path, caplog):
+    settings.AUDIO_ROOT = tmp_path / "unmounted"
+    for queue in engines.WORKERS:
+        become(queue)
+    said = [record.getMessage() for record in caplog.records if record.name == "jobs.storage"]
+    line = "Audio cannot be reached: the audio root is not there: see AUDIO_ROOT"
+    assert said == [line] * 2  # who stitches needs none
+
+
 def test_an_unknown_queue_is_refused(become):
     with pytest.raises(CommandError, match="invalid choice"):
         call_command("run_worker", "media")

@@ -156,7 +156,7 @@ def test_the_front_page_tells_what_waits_and_who_works(admin_client: Client) -> 
     assert "control 0 none" in text
     assert "Pending 2" in text
     assert "In progress 1" in text
-    assert f"Waits longest 3 h 0 min: {waiting}[1]" in text
+    assert f"Waits longest 3 h 0 min: {waiting}, part 2" in text
     assert reverse("admin:jobs_job_change", args=[waiting]) in page.content.decode()
     assert "In Progress 2 Completed 0 Failed 1 Cancelled 0" in text
     assert "broker away" not in text
@@ -295,7 +295,9 @@ def test_a_jobs_page_shows_its_chunks_events_and_text_and_lets_nothing_be_edited
         assert shown in text
     assert "invalid_audio no sound in it" in text
     assert text.count("good morning") >= 2  # the chunk's and the transcript's
-    assert "chunk 1: invalid_audio" in text
+    assert "part 2: invalid_audio" in text
+    assert "part: 2" in text  # of an event
+    assert "index: " not in text
     assert re.search(r"6 \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} job\.failed", text)
     assert 'name="_save"' not in page.content.decode()
     editable = re.findall(r'<(?:input|textarea|select)[^>]*name="([^"]+)"', page.content.decode())
@@ -478,12 +480,12 @@ def test_chunks_are_filtered_and_found(admin_client: Client) -> None:
         page = admin_client.get(reverse("admin:jobs_chunk_changelist"), query)
         return {str(chunk) for chunk in page.context["cl"].result_list}
 
-    both = {f"{job_id}[0]", f"{job_id}[1]"}
-    assert found(status__exact="failed") == {f"{job_id}[1]"}
-    assert found(error_code="invalid_audio") == {f"{job_id}[1]"}
+    both = {f"{job_id}, part 1", f"{job_id}, part 2"}
+    assert found(status__exact="failed") == {f"{job_id}, part 2"}
+    assert found(error_code="invalid_audio") == {f"{job_id}, part 2"}
     assert found(engine="pocketsphinx") == both
     assert found(q=str(job_id)) == both
-    assert found(q="bob/") == {f"{other}[0]", f"{other}[1]"}
+    assert found(q="bob/") == {f"{other}, part 1", f"{other}, part 2"}
 
     chunk = Chunk.objects.get(job_id=job_id, index=1)
     address = reverse("admin:jobs_chunk_change", args=[chunk.pk])

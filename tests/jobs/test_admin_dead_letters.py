@@ -44,7 +44,7 @@ def listed(client: Client, **query: str) -> set[str]:
 
 
 def names(job: Job, *indexes: int) -> set[str]:
-    return {f"{job.pk}[{index}]" for index in indexes}
+    return {f"{job.pk}, part {index + 1}" for index in indexes}
 
 
 def retry(client: Client, *chunks: Chunk, **more: str) -> str:
@@ -74,8 +74,8 @@ def test_the_list_shows_dead_letters_alone_and_why_each_one_died(admin_client: C
     assert {str(chunk) for chunk in page.context["cl"].result_list} == names(job, 0, 2)
     text = text_of(page)
     ended = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    of_first = f"{job.pk} 0 alice recoverable engine_error because of engine_error 1 4 1 2"
-    of_third = f"{job.pk} 2 alice permanent invalid_audio because of invalid_audio 1 4 0 0"
+    of_first = f"{job.pk} 1 alice recoverable engine_error because of engine_error 1 4 1 2"
+    of_third = f"{job.pk} 3 alice permanent invalid_audio because of invalid_audio 1 4 0 0"
     assert re.search(rf"{re.escape(of_first)} {ended}", text)
     assert re.search(rf"{re.escape(of_third)} {ended}", text)
     assert reverse("admin:jobs_job_change", args=[job.pk]) in page.content.decode()

@@ -40,6 +40,7 @@ def test_calls_are_listed_with_what_they_cost_and_lead_to_their_job(admin_client
     page = admin_client.get(LIST).content.decode()
     assert reverse("admin:jobs_job_change", args=[made.job_id]) in page
     assert "0.001250" in page
+    assert '<td class="field-part">4</td>' in page
     assert "unknown" in page.lower()
     shown = admin_client.get(reverse("admin:jobs_enginecall_change", args=[made.pk]))
     assert "12.5" in shown.content.decode()

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
-from jobs import actions, erasure, storage, uploads
+from jobs import actions, erasure, storage, upload_removal, uploads
 from jobs.erasure import erase
 from jobs.models import Job
 from jobs.storage.local import LocalAudioStorage
@@ -25,7 +25,7 @@ def test_files_of_a_process_that_died_before_it_removed_them_are_found(
 ) -> None:
     job = upload(chunks=2)
     with monkeypatch.context() as patch:
-        patch.setattr(uploads, "sweep", lambda paths: 0)
+        patch.setattr(upload_removal, "sweep", lambda paths: 0)
         actions.delete(job.pk)
     partial_file = audio_root / f"alice/uploads/{job.pk}" / f".01.wav.{'0' * 32}.part"
     partial_file.write_bytes(b"half")

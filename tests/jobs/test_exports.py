@@ -12,7 +12,7 @@ import srt
 
 from asr.errors import ChildTimeout
 from asr.types import Recognition, Segment, Word
-from jobs import actions, claims, engines, exports, finishing
+from jobs import actions, claims, engines, exports, finishing, setbacks
 from jobs.exports import CONTENT_TYPES, NotCompletedError, export
 from jobs.models import Chunk, Job, JobGoneError
 from jobs.results import load_results
@@ -108,8 +108,36 @@ def test_the_last_word_of_24_odd_chunks_lies_where_it_does_in_the_joined_audio()
     assert last.content == "Number23."
     assert last.start.total_seconds() == pytest.approx(sum(lengths[:-1]), abs=0.001)
     assert exported(job)["segments"][-1]["words"][-1]["start"] == pytest.approx(
-        sum(lengths[:-1]), abs=1e-9
+        sum(lengths[:-1]), abs=0.001
     )
+
+
+def test_seconds_are_shown_in_whole_milliseconds():
+    job = factories.make_job(3)
+    for index, seconds in enumerate((3.48, 2.72, 2.67)):  # which are 8.870000000000001
+        claimed = factories.attempt(factories.claim(job, index), seconds)
+        claims.record_result(claimed, heard(("one", 0.9), ("two", 0.9)))
+    assert finishing.finish_job(job.pk)
+    body = exported(job)
+    assert [chunk["startTime"] for chunk in body["chunks"]] == [0.0, 3.48, 6.2]
+    assert body["durationSeconds"] == 8.87
+    assert [word["end"] for word in body["segments"][2]["words"]] == [6.7, 7.7]
+    shown = load_results([job.pk])[job.pk]
+    assert shown["durationSeconds"] == 8.87
+    for chunk in shown["chunks"]:
+        assert chunk["processingSeconds"] == round(chunk["processingSeconds"], 3)
+
+
+def test_seconds_of_gaps_are_shown_in_whole_milliseconds():
+    job = factories.make_job(4)
+    for index, seconds in enumerate((3.48, 2.72, 2.67)):
+        claimed = factories.attempt(factories.claim(job, index), seconds)
+        claims.record_result(claimed, heard(("one", 0.9)))
+    failed = factories.attempt(factories.claim(job, 3), 0.1 + 0.2)
+    setbacks.record_error(failed, factories.permanent())
+    assert finishing.finish_job(job.pk)
+    (gap,) = load_results([job.pk])[job.pk]["gaps"]
+    assert (gap["startTime"], gap["durationSeconds"]) == (8.87, 0.3)
 
 
 @pytest.mark.parametrize("texts", [("",), (None,), (None, None, None)])

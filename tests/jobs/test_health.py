@@ -29,6 +29,7 @@ from jobs.models import UsageDay, WorkerProcess, database_time, from_now
 from jobs.storage import local
 from tests.factories import put_audio
 from tests.helpers import broker
+from tests.object_storage import KEY, ObjectStorage
 from tests.scripted import ScriptedEngine
 from tests.servers import start_redis
 
@@ -194,7 +195,25 @@ def test_without_its_audio_root_it_is_down(
     settings.AUDIO_ROOT = audio_root / "gone"
     code, body = readyz(anybody)
     assert (code, body["status"]) == (503, "down")
-    assert body["storage"] == {"status": "down", "reason": "storage_unavailable"}
+    assert body["storage"] == {
+        "status": "down",
+        "reason": "storage_unavailable",
+        "detail": "the audio root is not there: see AUDIO_ROOT",
+    }
+
+
+def test_refused_credentials_of_a_bucket_are_told_without_them(
+    anybody: APIClient, workers: None, settings: Any, object_storage: ObjectStorage
+) -> None:
+    options = object_storage.options("audio")
+    options["credentials"] = {"aws_access_key_id": KEY, "aws_secret_access_key": "not-the-secret"}
+    backend = "jobs.storage.s3.S3AudioStorage"
+    settings.STORAGES = settings.STORAGES | {"audio": {"BACKEND": backend, "OPTIONS": options}}
+    code, body = readyz(anybody)
+    assert (code, body["status"]) == (503, "down")
+    assert body["storage"]["reason"] == "credentials_refused"
+    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in body["storage"]["detail"]
+    assert not any(secret in str(body) for secret in (KEY, "not-the-secret", object_storage.url))
 
 
 def test_with_hardly_any_room_for_audio_it_is_degraded(

@@ -112,6 +112,85 @@ def test_a_server_that_is_away_costs_a_wait_and_no_attempt(own_server: ObjectSto
     assert files.size(PATH) == 5
 
 
+# --- what is said at the start ---
+
+
+def test_refused_credentials_are_told_with_the_variables_to_look_at(
+    own_server: ObjectStorage,
+) -> None:
+    wrong = {"aws_access_key_id": KEY, "aws_secret_access_key": "not-the-secret"}
+    with pytest.raises(storage.StorageAwayError) as caught:
+        S3AudioStorage(**own_server.options("audio") | {"credentials": wrong}).look()
+    assert caught.value.reason == "credentials_refused"
+    assert caught.value.advice == (
+        "the object storage refuses the credentials (403): see AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, and whether they may list the bucket in AUDIO_STORAGE_URL"
+    )
+
+
+def test_missing_credentials_are_told(
+    own_server: ObjectStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(storage.StorageAwayError, match="there are no credentials") as caught:
+        S3AudioStorage(**own_server.options("audio") | {"credentials": None}).look()
+    assert "object storage: see AWS_ACCESS_KEY_ID and" in caught.value.advice
+
+
+def test_a_bucket_that_is_not_there_and_cannot_be_made_is_told(own_server: ObjectStorage) -> None:
+    own_server.root.rmdir()
+    own_server.root.write_text("no folder, and so no place for buckets")
+    files = S3AudioStorage(**own_server.options("audio"))
+    with pytest.raises(storage.StorageAwayError) as caught:
+        files.look()
+    assert caught.value.reason == "bucket_missing"
+    assert "the bucket is not there and cannot be made" in caught.value.advice
+    assert caught.value.advice.endswith("see AUDIO_STORAGE_URL")
+
+
+def test_a_bucket_that_went_is_told(object_storage: ObjectStorage) -> None:
+    files = S3AudioStorage(**object_storage.options("gone"))
+    files._bucket_is_known = True  # it was seen by this process once
+    with pytest.raises(storage.StorageAwayError) as caught:
+        files.look()
+    assert caught.value.advice == "the bucket is not there any more: see AUDIO_STORAGE_URL"
+
+
+def test_a_server_that_is_not_there_is_told(own_server: ObjectStorage) -> None:
+    own_server.stop()
+    with pytest.raises(storage.StorageAwayError) as caught:
+        S3AudioStorage(**own_server.options("audio")).look()
+    assert caught.value.advice == (
+        "the object storage does not answer: see the endpoint in AUDIO_STORAGE_URL"
+    )
+
+
+def test_a_process_that_starts_says_so_once_in_its_log(
+    settings: Any, object_storage: ObjectStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = {"aws_access_key_id": KEY, "aws_secret_access_key": "not-the-secret"}
+    options = object_storage.options("audio") | {"credentials": wrong}
+    backend = "jobs.storage.s3.S3AudioStorage"
+    settings.STORAGES = settings.STORAGES | {"audio": {"BACKEND": backend, "OPTIONS": options}}
+    storage.warn_if_away()
+    (said,) = [record for record in caplog.records if record.name == "jobs.storage"]
+    assert said.levelname == "WARNING"
+    assert "see AWS_ACCESS_KEY_ID" in said.getMessage()
+    assert KEY not in said.getMessage()
+    assert said.exc_info is None
+
+
+def test_a_process_that_starts_says_nothing_of_a_bucket_that_is_there(
+    bucket: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.warn_if_away()
+    assert not [record for record in caplog.records if record.name == "jobs.storage"]
+
+
 @pytest.fixture
 def stalled(own_server: ObjectStorage, settings: Any) -> ObjectStorage:
     """Audio lives on a server that takes connections and answers nothing."""

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db.models import F
 from rest_framework.test import APIClient
 
 from asr.errors import ChildCrashed
-from jobs import actions, recordings, uploads
-from jobs.models import Chunk, Job, Recording, Upload, from_now
+from jobs import actions, recordings, upload_removal, uploads
+from jobs.models import Chunk, Job, Recording, Upload, database_time, from_now
 from jobs.sweeper import sweep
 from tests import factories
 from tests.asr.sounds import encode, silence
@@ -107,7 +108,7 @@ def test_pieces_that_were_removed_before_the_job_had_them_are_cut_again(
         paths = cut(claim)
         Upload.objects.filter(path=paths[1]).update(doomed=True, expires_time=job.submitted_time)
         if swept:
-            uploads.sweep()
+            upload_removal.sweep()
         return paths
 
     with monkeypatch.context() as patch:
@@ -225,6 +226,37 @@ def test_a_full_disk_costs_no_attempt_and_no_piece_is_left(
     Recording.objects.update(not_before=job.submitted_time)
     assert recordings.cut_recording(job.pk)
     assert job.chunks.count() == 3
+
+
+@pytest.mark.parametrize(("waited", "again"), [(0, 30), (100, 100), (50_000, 600)])
+def test_the_longer_a_disk_is_full_the_longer_it_is_before_all_is_decoded_anew(
+    job: Job, monkeypatch: pytest.MonkeyPatch, waited: float, again: float
+) -> None:
+    submitted = F("submitted_time") - timedelta(seconds=waited)
+    Job.objects.update(submitted_time=submitted, deadline=F("deadline") - timedelta(seconds=waited))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert not recordings.cut_recording(job.pk)
+    row = Recording.objects.get(pk=job.pk)
+    assert row.attempts == 0
+    assert (row.not_before - database_time()).total_seconds() == pytest.approx(again, abs=15)
+
+
+def test_a_retry_does_not_wait_for_what_was_before_it(
+    job: Job, monkeypatch: pytest.MonkeyPatch, alice: APIClient
+) -> None:
+    Job.objects.update(submitted_time=F("submitted_time") - timedelta(days=3))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert not recordings.cut_recording(job.pk)
+    row = Recording.objects.get(pk=job.pk)
+    assert (row.not_before - database_time()).total_seconds() < 45
 
 
 def test_after_four_failures_the_job_fails_and_a_retry_cuts_anew(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from jobs import actions, finishing, quotas, retention, storage, uploads
+from jobs import actions, finishing, quotas, retention, storage, upload_removal
 from jobs.models import Chunk, ErasedJob, Job, Upload, from_now
 from jobs.retention import Retention, count, purge
 from jobs.submission import SubmissionRefused
@@ -132,7 +132,7 @@ def test_it_waits_for_a_job_that_is_taking_the_file(
 ) -> None:
     (path,) = paths_of(end(upload(), 8 * DAY))
     inside, begun = threading.Event(), threading.Event()
-    take_place, doom = quotas.take_place, retention._doom
+    take_place, doom = quotas.take_place, retention._take_from_jobs
 
     def take_place_late(user_id: str) -> None:
         inside.set()
@@ -146,7 +146,7 @@ def test_it_waits_for_a_job_that_is_taking_the_file(
         doom(*arguments)
 
     monkeypatch.setattr(quotas, "take_place", take_place_late)
-    monkeypatch.setattr(retention, "_doom", doom_then)
+    monkeypatch.setattr(retention, "_take_from_jobs", doom_then)
     new, purged = together(partial(upload, path), partial(purge, AUDIO))
     assert purged == ({"audioFiles": 0}, True)
     assert new.chunks.get().uploaded
@@ -157,7 +157,7 @@ def test_it_waits_for_a_retry_of_the_job_that_has_the_file(
     monkeypatch: pytest.MonkeyPatch, audio_root: Path
 ) -> None:
     old = end(upload(), 8 * DAY, failing=True)
-    retried, doom = threading.Event(), retention._doom
+    retried, doom = threading.Event(), retention._take_from_jobs
 
     def retry_slowly() -> None:
         with transaction.atomic():
@@ -169,7 +169,7 @@ def test_it_waits_for_a_retry_of_the_job_that_has_the_file(
         assert retried.wait(30)
         doom(*arguments)
 
-    monkeypatch.setattr(retention, "_doom", doom_then)
+    monkeypatch.setattr(retention, "_take_from_jobs", doom_then)
     failed, purged = together(retry_slowly, partial(purge, AUDIO))
     assert (failed, purged) == (None, ({"audioFiles": 0}, True))
     assert old.chunks.get().uploaded
@@ -183,7 +183,7 @@ def test_a_job_takes_no_file_that_goes_although_a_row_was_left_for_it(
     # As by a process that died after it had deleted another job, before it removed files.
     Upload.objects.create(path=path, user_id="alice", expires_time=from_now(DAY))
     given_up, taken = threading.Event(), threading.Event()
-    give_up, take_place = uploads.give_up, quotas.take_place
+    give_up, take_place = upload_removal.give_up, quotas.take_place
 
     def give_up_slowly(*arguments: Any, **options: Any) -> None:
         give_up(*arguments, **options)
@@ -199,7 +199,7 @@ def test_a_job_takes_no_file_that_goes_although_a_row_was_left_for_it(
         assert given_up.wait(30)
         return upload(path)
 
-    monkeypatch.setattr(uploads, "give_up", give_up_slowly)
+    monkeypatch.setattr(upload_removal, "give_up", give_up_slowly)
     monkeypatch.setattr(quotas, "take_place", take_place_late)
     refused, purged = together(submit, partial(purge, AUDIO))
     assert isinstance(refused, SubmissionRefused), refused
@@ -268,7 +268,7 @@ def test_what_was_cut_off_between_row_and_file_is_done_by_the_sweeper(
 ) -> None:
     job = end(upload(), 8 * DAY)
     with monkeypatch.context() as patch:
-        patch.setattr(uploads, "sweep", lambda paths: 0)
+        patch.setattr(upload_removal, "sweep", lambda paths: 0)
         purge(AUDIO)
     assert not job.chunks.get().uploaded
     assert files_below(audio_root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import uuid4
 
@@ -138,16 +138,20 @@ def test_a_link_swapped_in_after_the_check_is_not_followed(
     audio_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factories.put_audio("alice/a.wav", b"sound")
+    (audio_root / "alice" / "link.wav").symlink_to("a.wav")
     (tmp_path / "secret.wav").write_bytes(b"secret")
-    opens = local._open_beneath
+    with storage.audio_files().open("alice/link.wav") as file:
+        assert file.read() == b"sound"
+    resolve = local._without_links
 
-    def swapped(root: Path, relative: Path) -> int:
+    def swapped(path: PurePath) -> PurePath:
+        leads_to = resolve(path)
         (audio_root / "alice" / "a.wav").unlink()
         (audio_root / "alice" / "a.wav").symlink_to(tmp_path / "secret.wav")
-        return opens(root, relative)
+        return leads_to
 
-    monkeypatch.setattr(local, "_open_beneath", swapped)
-    with pytest.raises(storage.InvalidPathError), storage.audio_files().open("alice/a.wav"):
+    monkeypatch.setattr(local, "_without_links", swapped)
+    with pytest.raises(storage.InvalidPathError), storage.audio_files().open("alice/link.wav"):
         pytest.fail("opened")
 
 
@@ -165,8 +169,8 @@ def test_storage_that_fails_is_unavailable_and_tells_no_path(
 ) -> None:
     factories.put_audio("alice/a.wav")
 
-    def broken(root: Path, relative: Path) -> int:
-        raise OSError(5, "Input/output error", str(root))
+    def broken(path: PurePath) -> int:
+        raise OSError(5, "Input/output error", f"/srv/audio/{path}")
 
     monkeypatch.setattr(local, "_open_beneath", broken)
     with pytest.raises(storage.AudioUnavailable) as caught:
@@ -238,6 +242,9 @@ def test_a_file_that_is_gone_from_a_root_that_is_only_read_is_gone(
     access = os.access  # as root, nothing but a mount forbids to write
     monkeypatch.setattr(os, "access", lambda at, mode: not mode & os.W_OK and access(at, mode))
     assert not storage.audio_files().is_there()
+    storage.audio_files().look(to_write=False)
+    with pytest.raises(storage.StorageAwayError, match="nothing may be written"):
+        storage.audio_files().look()
     with pytest.raises(storage.AudioUnavailable) as caught:
         storage.read_audio("alice/a.wav")
     assert (caught.value.code, caught.value.retry_after) == ("audio_not_found", None)

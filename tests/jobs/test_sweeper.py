@@ -14,14 +14,17 @@ from django.utils import timezone
 from jobs import actions, finishing, sweeper
 from jobs.models import (
     Chunk,
+    EngineCall,
     IdempotencyKey,
     Job,
     JobEvent,
     Transcript,
     WorkerProcess,
     changing,
+    database_time,
     from_now,
 )
+from jobs.quotas import minutes_used
 from jobs.sweeper import DueChunk, sweep
 from tests import factories
 from tests.helpers import together
@@ -115,6 +118,23 @@ def test_the_third_crash_is_the_last(sent: list[DueChunk]) -> None:
     assert Job.objects.get(pk=job.pk).status == "failed"
     transcript = Transcript.objects.get(job=job)
     assert (transcript.text, transcript.gaps[0]["code"]) == ("kept", "worker_crashed")
+
+
+def test_a_call_that_a_crash_has_ended_uses_up_no_minutes_where_nobody_bills_it(
+    sent: list[DueChunk],
+) -> None:
+    job = factories.make_job(2)
+    for index, price in enumerate((0, None)):
+        factories.claim(job, index)
+        columns: dict[str, Any] = {"user_id": "alice", "audio_seconds": 60.0, "price_usd": price}
+        EngineCall.objects.open([EngineCall(job_id=job.pk, index=index, engine="e", **columns)])
+    sweep(sent.append)
+    assert minutes_used("alice", database_time()).day == 2.0, "they run"
+    let_the_lease_run_out(job)
+    sweep(sent.append)
+    assert minutes_used("alice", database_time()).day == 1.0
+    outcomes = EngineCall.objects.order_by("index").values_list("outcome", flat=True)
+    assert list(outcomes) == ["failed", "unknown"]
 
 
 def test_crashes_and_errors_do_not_eat_each_others_budget(sent: list[DueChunk]) -> None:

@@ -12,6 +12,7 @@ from asr.audio import decode
 from asr.types import AudioRequest, Recognition, Segment, Word
 from jobs import exports, pipeline
 from jobs.models import Chunk, Transcript
+from jobs.results import in_milliseconds
 from tests import factories
 from tests.asr.sounds import ENCODINGS, RATE, encode
 from tests.scripted import ScriptedEngine
@@ -72,4 +73,6 @@ def test_after_24_files_of_odd_lengths_and_many_kinds_the_last_word_is_where_it_
     assert [word["start"] for word in words] == pytest.approx(spoken, abs=0.05)
     assert words[-1]["end"] == pytest.approx(beeps(joined)[1], abs=0.05)
     exported = json.loads(exports.export(job.pk, "json").content)
-    assert [word for segment in exported["segments"] for word in segment["words"]] == words
+    assert [
+        word for segment in exported["segments"] for word in segment["words"]
+    ] == in_milliseconds(words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -165,6 +167,30 @@ def test_no_turn_is_lent_while_a_thread_is_free() -> None:
         with turns.threads.one_busy():
             assert lent(many, 1) == (few.pk, 0)
     assert lent(many, 1) is None
+
+
+def test_turns_are_lent_for_a_lease_and_then_it_is_the_own_chunks(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(turns, "PLAN_SECONDS", 1e6)
+    many, few = make_job(20, "alice", running=9), make_job(8, "bob")
+    given = turns.given(many.pk, 10, "scripted")
+    assert [next(given), next(given)] == [(few.pk, 0), (few.pk, 1)]
+    now += settings.LEASE_SECONDS - 1
+    assert next(given) == (few.pk, 2)
+    now += 1
+    assert list(given) == [(many.pk, 10)]
+
+
+def test_only_what_runs_with_the_same_engine_counts_for_a_share() -> None:
+    many = make_job(4, "alice", running=2)
+    few = make_job(2, "bob")
+    elsewhere = factories.make_job(9, user_id="bob", engine="other")
+    for index in range(9):
+        factories.claim(elsewhere, index)
+    assert lent(many, 2) == (few.pk, 0)
 
 
 # --- the actor ---

@@ -14,9 +14,10 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from jobs import actions, quotas, storage, uploads
+from jobs import actions, quotas, storage, upload_removal, uploads
 from jobs.models import Chunk, Job, Upload, UploadKind, database_time
 from jobs.submission import SubmissionRefused
+from jobs.upload_removal import remove_all
 from tests import factories
 from tests.helpers import is_somebody_waiting, together, wait_until
 from tests.uploads import files_below, paths_of, upload
@@ -84,7 +85,7 @@ def test_a_job_waits_for_the_deletion_that_gives_the_file_up(
     monkeypatch: pytest.MonkeyPatch, audio_root: Path
 ) -> None:
     old, path = first_job()
-    given_up, give_up = threading.Event(), uploads.give_up
+    given_up, give_up = threading.Event(), upload_removal.give_up
 
     def slowly(*arguments: Any) -> None:
         give_up(*arguments)
@@ -95,7 +96,7 @@ def test_a_job_waits_for_the_deletion_that_gives_the_file_up(
         assert given_up.wait(30)
         return upload(path)
 
-    monkeypatch.setattr(uploads, "give_up", slowly)
+    monkeypatch.setattr(upload_removal, "give_up", slowly)
     new, deleted = together(submit, partial(actions.delete, old))
     assert deleted is None
     # Which of the two had the file first after that is open; but never neither.
@@ -210,13 +211,15 @@ def in_transaction(function: Callable[[list[str]], Any], paths: list[str]) -> No
     [
         pytest.param(partial(in_transaction, uploads.take), id="take"),
         pytest.param(
-            partial(in_transaction, lambda paths: uploads.give_up(dict.fromkeys(paths, "alice"))),
+            partial(
+                in_transaction, lambda paths: upload_removal.give_up(dict.fromkeys(paths, "alice"))
+            ),
             id="give_up",
         ),
-        pytest.param(uploads.abandon, id="abandon"),
-        pytest.param(uploads.sweep, id="sweep"),
-        pytest.param(lambda _: uploads.remove_all("alice", database_time()), id="remove_all"),
-        pytest.param(uploads._remove, id="remove"),
+        pytest.param(upload_removal.abandon, id="abandon"),
+        pytest.param(upload_removal.sweep, id="sweep"),
+        pytest.param(lambda _: remove_all("alice", database_time()), id="remove_all"),
+        pytest.param(upload_removal._remove, id="remove"),
     ],
 )
 @pytest.mark.parametrize("held", ["first", "last"])
@@ -226,7 +229,7 @@ def test_rows_are_locked_in_the_order_of_their_paths(
     paths = [f"alice/uploads/{n:02d}/a.wav" for n in range(24)]
     for path in reversed(paths):
         Upload.objects.create(
-            path=path, user_id="alice", expires_time=Now(), doomed=change is uploads._remove
+            path=path, user_id="alice", expires_time=Now(), doomed=change is upload_removal._remove
         )
     locked = threading.Event()
     one = paths[0] if held == "first" else paths[-1]
@@ -263,7 +266,7 @@ def test_after_a_file_has_come_in_it_is_looked_at_again(
     def store_late(path: str, file: Any) -> None:
         monkeypatch.setattr(storage, "store", store)
         if how == "removed":
-            uploads.remove_all("alice", database_time())
+            upload_removal.remove_all("alice", database_time())
             store(path, file)
         else:
             store(path, file)

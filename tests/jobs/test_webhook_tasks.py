@@ -12,6 +12,7 @@ import pytest
 
 from jobs import tasks, webhook_delivery, webhooks
 from jobs.models import Job, WebhookDelivery, from_now
+from jobs.models.webhook import AT_ONCE_EACH
 from jobs.sweeper import sweep
 from tests import factories
 from tests.asr.vendor import Vendor, serving
@@ -94,26 +95,48 @@ def test_slow_receivers_hold_up_no_stitching_and_no_message_is_lost(
 
     receiver.answer = slow
     monkeypatch.setattr(webhook_delivery, "LIMIT_SECONDS", 60.0)
-    for _ in range(12):
-        factories.make_delivery(receiver.url)
-    WebhookDelivery.objects.exclude(pk__in=_one_for_each_job()).delete()
-    worker.start(2 * tasks.WEBHOOKS_AT_ONCE, {"control", "webhooks"})
+    many = 2 * tasks.WEBHOOKS_AT_ONCE
+    for number in range(many):
+        factories.make_webhook(receiver.url, user_id=f"user{number}")
+        factories.make_completed_job("word", user_id=f"user{number}")
+    worker.start(tasks.WEBHOOKS_AT_ONCE + 2, {"control", "webhooks"})
     wait_until(lambda: len(receiver.received) == tasks.WEBHOOKS_AT_ONCE)
     job = factories.make_job(user_id="bob")
     factories.complete(factories.claim(job))
     tasks.stitch_transcript.send(str(job.pk))
     wait_until(lambda: Job.objects.get(pk=job.pk).status == "completed")
     wait_until(lambda: broker().client.llen("dramatiq:webhooks") == 0)
-    assert len(receiver.received) == tasks.WEBHOOKS_AT_ONCE  # the other eight found no slot
+    assert len(receiver.received) == tasks.WEBHOOKS_AT_ONCE  # the others found no slot
     go_on.set()
-    wait_until(lambda: statuses() == ["delivered"] * 12)
-    assert len(receiver.received) == 12
+    wait_until(lambda: statuses() == ["delivered"] * many)
+    assert len(receiver.received) == many
     wait_until(lambda: broker().client.hlen("dramatiq:webhooks.msgs") == 0)
 
 
-def _one_for_each_job() -> list[Any]:
-    newest: dict[Any, Any] = dict(WebhookDelivery.objects.values_list("job_id", "pk"))
-    return list(newest.values())
+def test_a_receiver_that_hangs_holds_up_no_other_endpoint(
+    worker: WorkerInTest, receiver: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def hangs_for_alice(handler: Any) -> None:
+        assert handler.path == "/v1/fast" or go_on.wait(60)
+        handler.json(200, {})
+
+    receiver.answer = hangs_for_alice
+    monkeypatch.setattr(webhook_delivery, "LIMIT_SECONDS", 60.0)
+    factories.make_webhook(receiver.url)
+    jobs = [factories.make_completed_job("word") for _ in range(2 * tasks.WEBHOOKS_AT_ONCE)]
+    worker.start(tasks.WEBHOOKS_AT_ONCE + 2, {"control", "webhooks"})
+    wait_until(lambda: broker().client.llen("dramatiq:webhooks") == 0)
+    wait_until(lambda: len(receiver.received) >= AT_ONCE_EACH)
+    factories.make_webhook(f"{receiver.url}/fast", user_id="bob")
+    told = factories.make_completed_job("word", user_id="bob")
+    wait_until(lambda: WebhookDelivery.objects.get(job_id=told.pk).status == "delivered")
+    assert statuses() == ["delivered"] + ["pending"] * len(jobs)
+    assert sum(request.path == "/v1" for request in receiver.received) < tasks.WEBHOOKS_AT_ONCE
+    go_on.set()
+    wait_until(lambda: statuses() == ["delivered"] * (1 + len(jobs)))
+    assert len(receiver.received) == 1 + len(jobs)
 
 
 def test_with_the_broker_away_a_job_ends_and_is_told_later(

@@ -15,9 +15,9 @@ from django.conf import settings
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import GroupCallbacks, Retries, ShutdownNotifications, TimeLimit
 
-from jobs import tasks
+from jobs import tasks, turns
 from jobs.redis_clients import impatient_client, patient_client
-from tests.helpers import broker
+from tests.helpers import WorkerInTest, broker
 from transcription_site.broker import SafeConsumer, SafeRedisBroker
 from transcription_site.doorbell import CHANNEL
 
@@ -49,6 +49,21 @@ def test_retries_are_bounded() -> None:
 def test_the_lease_ends_before_the_time_limit_strikes() -> None:
     limit = tasks.transcribe_chunk.options["time_limit"]
     assert limit > settings.LEASE_SECONDS * 1000 > settings.ENGINE_DEADLINE_SECONDS * 1000
+
+
+def test_a_message_may_take_two_whole_turns_and_a_lease_of_lending() -> None:
+    """A turn is a lease of work, one to write the result, one to finish the job."""
+    turn = 3 * settings.LEASE_SECONDS
+    limit = tasks.transcribe_chunk.options["time_limit"]
+    assert limit == (2 * turn + settings.LEASE_SECONDS) * 1000
+
+
+def test_a_worker_says_how_many_threads_it_has_until_it_ends(worker: WorkerInTest) -> None:
+    assert turns.threads.all == 1
+    worker.start(threads=3)
+    assert turns.threads.all == 3
+    worker.stop()
+    assert turns.threads.all == 1
 
 
 def test_cache_and_broker_have_a_redis_database_each() -> None:

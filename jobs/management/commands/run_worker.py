@@ -11,10 +11,10 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from asr.errors import EngineMisconfigured
-from jobs import engines
+from jobs import engines, storage
 from jobs.tasks import WEBHOOKS_AT_ONCE
 
-CONTROL_THREADS = 2 * WEBHOOKS_AT_ONCE  # slow receivers leave the other half to stitching
+CONTROL_THREADS = WEBHOOKS_AT_ONCE + 4  # slow receivers leave these to stitching
 SHUTDOWN_MS = 60_000  # supervisor and Docker kill after 70 s
 
 MEANINGS = {
@@ -52,12 +52,16 @@ class Command(BaseCommand):
                 engines.prepare()
             except EngineMisconfigured as error:
                 raise CommandError(error.detail) from None
+        if queue != engines.CONTROL_QUEUE:
+            storage.warn_if_away(to_write=queue == engines.LOCAL_QUEUE)  # which cuts recordings
         processes, threads = size_of(queue)
         # By default a worker hoards twice its threads in messages, and delayed ones thousandfold;
         # they wait for it while others idle, and die with it.
         os.environ |= {
             "dramatiq_queue_prefetch": str(threads),
             "dramatiq_delay_queue_prefetch": str(4 * threads),
+            # How often an idle thread looks whether it is to end: half of what an idle system used.
+            "dramatiq_worker_timeout": "2000",
         }
         call_command(
             "rundramatiq",

@@ -15,9 +15,10 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -26,7 +27,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.urls import reverse
 
-from jobs import actions, engines, finishing, sweeper
+from jobs import actions, engines, finishing, recordings, sweeper, upload_removal, uploads
 from jobs.management.progress import PlainView, TerminalView
 from jobs.management.workshop import Threads, workshop
 from jobs.models import (
@@ -46,6 +47,7 @@ POLL_SECONDS: Final = 0.2
 REPAIR_EVERY_SECONDS: Final = 15.0
 NOBODY: Final = "terminal"
 INTERRUPTED: Final = 130  # what a shell expects of a command that Ctrl-C ended
+CUT_IT: Final = "One long recording is cut into parts with --recording."
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
@@ -54,11 +56,16 @@ class Command(BaseCommand):
     help = (
         "Transcribes audio files, one job, in this process: the transcript goes to standard "
         "output or --output, progress to standard error. The files are copied under the audio "
-        "root and stay with the job. Exit code 1 when a part could not be recognised."
+        "root and stay with the job. Each file is a part of at most AUDIO_MAX_SECONDS (5 minutes); "
+        "one that is longer is cut into such parts with --recording. Exit code 1 when a part could "
+        "not be recognised."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="in spoken order")
+        parser.add_argument(
+            "--recording", action="store_true", help="FILE is one long recording, to be cut first"
+        )
         parser.add_argument("--language", help="a tag such as en (default: the engine's choice)")
         parser.add_argument("--engine", help=f"default: {settings.ASR_ENGINE}")
         parser.add_argument("--user", help="whose job it is (default: your name on this machine)")
@@ -68,9 +75,12 @@ class Command(BaseCommand):
     def handle(
         self, *, files: list[Path], output: Path | None, verbosity: int, **options: Any
     ) -> None:
+        if options["recording"] and len(files) > 1:
+            raise CommandError(f"--recording takes one file, not {len(files)}.")
         target = None if output is None else checked_output(output, files)
         with workshop() as threads, terminable(), quiet_log(verbosity):
             job_id = self._submit(files, options)
+            files = files * recordings.MAX_PIECES if options["recording"] else files
             try:
                 self._work(job_id, files, threads)
             except KeyboardInterrupt:
@@ -84,17 +94,19 @@ class Command(BaseCommand):
     def _submit(self, files: list[Path], options: dict[str, Any]) -> UUID:
         user = options["user"]
         check_options(user, options["title"], options["language"])
+        submission = Submission(
+            user_id=user or own_name(),
+            own_folder_only=False,
+            title=options["title"],
+            engine=options["engine"],
+            language=options["language"],
+        )
         with ExitStack() as stack:
-            submission = Submission(
-                user_id=user or own_name(),
-                uploads=tuple(uploads(files, stack)),
-                own_folder_only=False,
-                title=options["title"],
-                engine=options["engine"],
-                language=options["language"],
-            )
+            sent = tuple(opened(files, stack))
             try:
-                return submit(submission, caller=submission.user_id).job_id
+                if options["recording"]:
+                    return submit_recording(submission, sent[0])
+                return submit(replace(submission, uploads=sent), caller=submission.user_id).job_id
             except SubmissionRefused as refused:
                 lines = [in_terminal_words(refusal, files) for refusal in refused.refusals]
                 raise CommandError("\n".join(lines)) from None
@@ -107,7 +119,6 @@ class Command(BaseCommand):
 
     def _work(self, job_id: UUID, files: list[Path], threads: Threads) -> None:
         """Return when the job has ended, whoever did the work."""
-        room = number_of_threads(job_id, len(files))
         view: PlainView | TerminalView
         view = TerminalView(files) if self.stderr.isatty() else PlainView(files, self.stderr)
         repaired = time.monotonic()
@@ -118,9 +129,12 @@ class Command(BaseCommand):
                 status = Job.objects.filter(pk=job_id).values_list("status", flat=True).first()
                 if status != JobStatus.IN_PROGRESS:
                     return
+                if not chunks:
+                    recordings.cut_recording(job_id)
                 due = Chunk.objects.due().filter(job_id=job_id).order_by("index")
+                room = number_of_threads(job_id, len(chunks))
                 threads.take(job_id, due.values_list("index", flat=True), room)
-                if all(chunk.status in ENDED_CHUNK for chunk in chunks):
+                if chunks and all(chunk.status in ENDED_CHUNK for chunk in chunks):
                     finishing.finish_job(job_id)
                 if time.monotonic() - repaired > REPAIR_EVERY_SECONDS:
                     # Workers of a running system may hold chunks of ours, and die.
@@ -158,7 +172,9 @@ class Command(BaseCommand):
         missing = job.chunks.exclude(status=ChunkStatus.COMPLETED).defer("segments")
         for chunk in missing.order_by("index"):
             why = f"{chunk.error_code}: {chunk.error_detail}" if chunk.error_code else chunk.status
-            self.stderr.write(f"missing: chunk {chunk.index}, {files[chunk.index]}: {why}")
+            self.stderr.write(f"missing: part {chunk.index + 1}, {files[chunk.index]}: {why}")
+        if missing.filter(error_code="audio_too_long").exists():
+            self.stderr.write(CUT_IT)
         if job.status != JobStatus.COMPLETED:
             raise CommandError(f"Job {job_id} ended as {job.status}: the text has gaps.")
 
@@ -211,7 +227,28 @@ def own_name() -> str:
     return NOBODY
 
 
-def uploads(files: list[Path], stack: ExitStack) -> Iterator[Any]:
+def submit_recording(submission: Submission, file: Any) -> UUID:
+    """The job of one long file, which becomes an upload first, as callers of the API send it.
+
+    Raises:
+        SubmissionRefused, OSError: nothing was kept.
+    """
+    if file.size > settings.RECORDING_MAX_BYTES:  # before it is copied
+        most = settings.RECORDING_MAX_BYTES
+        detail = f"The file has {file.size} bytes; at most {most} are taken."
+        raise SubmissionRefused(
+            Refusal(code="audio_too_large", detail=detail, attr="recordingPath")
+        )
+    (path,) = uploads.store_all(submission.user_id, uuid4(), [file])
+    try:
+        whole = replace(submission, recording_path=path)
+        return submit(whole, caller=submission.user_id).job_id
+    except BaseException:
+        upload_removal.abandon([path])
+        raise
+
+
+def opened(files: list[Path], stack: ExitStack) -> Iterator[Any]:
     """The files, open for reading until `stack` ends. Raises CommandError."""
     if len(files) > MAX_CHUNKS:
         raise CommandError(f"A job has 1 to {MAX_CHUNKS} audio files, not {len(files)}.")
@@ -231,8 +268,11 @@ def uploads(files: list[Path], stack: ExitStack) -> Iterator[Any]:
 def in_terminal_words(refusal: Refusal, files: list[Path]) -> str:
     """The refusal with the file or option that it is about, in place of the API's field."""
     field, _, position = (refusal.attr or "").partition(".")
+    if field == "recordingPath":
+        return f"{files[0]}: {refusal.detail}"
     if position.isdigit():
-        return f"{files[int(position)]}: {refusal.detail}"
+        advice = f" {CUT_IT}" if refusal.code == "audio_too_large" else ""
+        return f"{files[int(position)]}: {refusal.detail}{advice}"
     return f"--{field}: {refusal.detail}" if field in {"engine", "language"} else refusal.detail
 
 

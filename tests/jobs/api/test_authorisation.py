@@ -9,7 +9,7 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
-from jobs.models import AuthToken, Job, WebhookDelivery
+from jobs.models import AuthToken, Job, Upload, WebhookDelivery, from_now
 from tests import factories
 from tests.helpers import client_of
 
@@ -35,6 +35,7 @@ CALLS: Final = {
     ("POST", "/uploads"): (401, 401, 403, 201, 201, 201),
     # Who has the signed address may send; nobody's sign-in stands for it.
     ("PUT", "/uploads/{upload_id}"): (403, 403, 403, 403, 403, 403),
+    ("DELETE", "/uploads/{upload_id}"): (401, 401, 404, 204, 204, 204),
     ("GET", "/webhooks"): (401, 401, 403, 200, 200, 200),
     ("POST", "/webhooks"): (401, 401, 403, 201, 201, 201),
     ("GET", "/webhooks/{webhook_id}"): (401, 401, 404, 200, 200, 200),
@@ -105,7 +106,10 @@ def callers() -> Callable[[], dict[str, APIClient]]:
 def job() -> Job:
     factories.put_audio("alice/a.wav")
     factories.make_webhook("https://8.8.8.8/")
-    return factories.make_completed_job("secret words")
+    job = factories.make_completed_job("secret words")
+    announced = {"size_bytes": 9, "expires_time": from_now(factories.A_DAY)}
+    Upload.objects.create(pk=job.pk, user_id="alice", path="alice/uploads/x", **announced)
+    return job
 
 
 def documented() -> set[tuple[str, str]]:

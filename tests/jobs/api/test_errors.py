@@ -170,6 +170,15 @@ def test_a_language_by_its_name_is_refused_with_what_is_wanted(alice: APIClient)
 
 
 @pytest.mark.usefixtures("audio")
+@pytest.mark.parametrize("count", [0, 25])
+def test_who_sends_too_few_or_too_many_files_hears_of_recordings(
+    alice: APIClient, count: int
+) -> None:
+    response = post(alice, {"audioChunkPaths": [PATH] * count})
+    assert "recordingPath" in response.json()["errors"][0]["detail"]
+
+
+@pytest.mark.usefixtures("audio")
 @pytest.mark.parametrize(
     ("body", "status", "errors"),
     [r[1:] for r in ROWS if r[0] != "no path"],

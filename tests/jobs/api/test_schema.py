@@ -18,9 +18,9 @@ from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.generation.modes import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from jobs import actions
+from jobs import actions, uploads
 from jobs.exports import CONTENT_TYPES
-from jobs.models import Job
+from jobs.models import Job, UploadKind
 from tests import factories
 from transcription_site.asgi import application
 
@@ -30,6 +30,7 @@ OPERATIONS = {
     ("POST", "/transcribe"),
     ("POST", "/uploads"),
     ("PUT", "/uploads/{upload_id}"),
+    ("DELETE", "/uploads/{upload_id}"),
     ("GET", "/transcript/search"),
     ("GET", "/transcript/{job_id}"),
     ("GET", "/transcript/{job_id}/export/{file_format}"),
@@ -67,7 +68,7 @@ def test_the_document_names_every_call_and_its_errors(anybody: APIClient) -> Non
     }
     assert set(found) == OPERATIONS | HEALTH
     for name, call in found.items():
-        expected = {"200", "405"} if name in HEALTH else {"401", "429", "503"}
+        expected = {"200", "405"} if name in HEALTH else {"400", "401", "429", "503"}
         assert expected <= set(call["responses"])
         for code, response in call["responses"].items():
             if int(code) >= 400 and (name, code) != (("GET", "/readyz"), "503"):
@@ -180,7 +181,7 @@ def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> Non
             case = schema[path][method].Case(body=body, media_type="application/json")
         else:
             at = {"job_id": str(job_in(state).pk), "name": "pocketsphinx", "file_format": "json"}
-            at |= {"user_id": "alice"} | a_delivery()
+            at |= {"user_id": "alice", "upload_id": an_upload()} | a_delivery()
             at = {name: value for name, value in at.items() if name in path}
             case = schema[path][method].Case(path_parameters=at)
         response = case.call_and_validate(headers=headers)
@@ -194,6 +195,14 @@ def test_every_export_is_as_the_document_says(state: str, file_format: str) -> N
     at = {"job_id": str(job_in(state).pk), "file_format": file_format}
     response = operation.Case(path_parameters=at).call_and_validate(headers=signed_in())
     assert response.status_code == 200
+
+
+def an_upload() -> str:
+    """Announced by alice."""
+    announced = uploads.announce(
+        "alice", name="a.wav", size=9, content_type="audio/wav", kind=UploadKind.CHUNK
+    )
+    return str(announced.upload_id)
 
 
 def a_delivery() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from django.conf import settings as django_settings
 from django.db import transaction
 from rest_framework.test import APIClient
 
-from jobs import actions, storage, uploads
+from jobs import actions, storage, upload_removal, uploads
 from jobs.models import Chunk, Upload, from_now
 from jobs.sweeper import sweep
 from tests import factories
@@ -120,6 +122,23 @@ def test_another_type_is_refused(alice: APIClient, put: Put) -> None:
     assert not exists(answer["audioChunkPath"])
 
 
+@pytest.mark.parametrize("announced", ["audio/WAV", "Audio/wav ; codecs=1", "audio/wav;codecs=1"])
+def test_a_type_is_what_it_is_in_any_spelling(alice: APIClient, put: Put, announced: str) -> None:
+    answer = announce(alice, contentType=announced).json()
+    assert answer["headers"]["Content-Type"] == "audio/wav"
+    assert put(answer) < 300
+
+
+@pytest.mark.parametrize("sent", ["Audio/WAV", "audio/wav; charset=binary", "audio/wav;x"])
+def test_the_services_own_address_takes_the_type_in_any_spelling(
+    alice: APIClient, anybody: APIClient, sent: str
+) -> None:
+    put = sender("local", anybody)  # a bucket wants the very header that it signed
+    answer = announce(alice).json()
+    assert put(answer, **{"Content-Type": sent}) == 204
+    assert put(answer, **{"Content-Type": "audio/wave"}) == 400
+
+
 def test_an_address_that_was_altered_takes_nothing(alice: APIClient, put: Put, where: str) -> None:
     answer, other = announce(alice).json(), announce(alice).json()
     name, changed = urlsplit(answer["uploadUrl"]), urlsplit(other["uploadUrl"])
@@ -166,7 +185,9 @@ def test_nothing_that_was_not_sent_can_be_named(alice: APIClient, where: str) ->
         ({"sizeBytes": 500_000_001, "kind": "recording"}, "audio_too_large", "sizeBytes"),
         ({"sizeBytes": "many"}, "invalid", "sizeBytes"),
         ({"contentType": "text/html"}, "invalid", "contentType"),
-        ({"contentType": "audio/wav; charset=x"}, "invalid", "contentType"),
+        ({"contentType": "audio"}, "invalid", "contentType"),
+        ({"contentType": ""}, "blank", "contentType"),
+        ({"contentType": None}, "null", "contentType"),
         ({"contentType": "audio/wav\r\nx: y"}, "invalid", "contentType"),
         ({"kind": "video"}, "invalid_choice", "kind"),
         ({"fileName": "x" * 256}, "max_length", "fileName"),
@@ -177,8 +198,12 @@ def test_nothing_that_was_not_sent_can_be_named(alice: APIClient, where: str) ->
 def test_what_cannot_come_is_refused_before_it_is_sent(
     alice: APIClient, fields: dict[str, Any], code: str, attr: str
 ) -> None:
-    assert wrong(announce(alice, **fields)) == (400, code, attr)
+    refused = announce(alice, **fields)
+    assert wrong(refused) == (400, code, attr)
     assert not Upload.objects.exists()
+    if attr == "contentType":
+        detail = refused.json()["errors"][0]["detail"]
+        assert all(word in detail for word in ("audio/", "video/", "application/"))
 
 
 def test_who_announces_more_than_may_wait_is_told_to_come_again(
@@ -192,6 +217,99 @@ def test_who_announces_more_than_may_wait_is_told_to_come_again(
     assert put(first) < 300
     assert submit(alice, first["audioChunkPath"]).status_code == 202
     assert announce(alice).status_code == 201
+
+
+def test_the_quota_is_shown_and_says_when_there_is_room_again(
+    alice: APIClient, settings: Any
+) -> None:
+    settings.QUOTA_UPLOAD_BYTES = 2 * len(SOUND)
+    empty = {"limit": 2.0 * len(SOUND), "used": 0.0, "remaining": 2.0 * len(SOUND)}
+    assert alice.get("/usage").json()["limits"]["uploadBytes"] == empty | {"resetTime": None}
+    announce(alice)
+    announce(alice)
+    soon = from_now(timedelta(seconds=90))
+    Upload.objects.filter(pk=Upload.objects.latest("pk").pk).update(expires_time=soon)
+    shown = alice.get("/usage").json()["limits"]["uploadBytes"]
+    assert (shown["used"], shown["remaining"]) == (2.0 * len(SOUND), 0.0)
+    refused = announce(alice)
+    assert shown["resetTime"] in refused.json()["errors"][0]["detail"]
+    assert 30 < int(refused["Retry-After"]) <= 91
+
+
+def test_what_was_announced_can_be_given_back(
+    alice: APIClient, put: Put, settings: Any, where: str
+) -> None:
+    settings.QUOTA_UPLOAD_BYTES = len(SOUND)
+    for send in (False, True):
+        answer = announce(alice).json()
+        assert not send or put(answer) < 300
+        assert announce(alice).status_code == 429
+        assert alice.delete(f"/uploads/{answer['uploadId']}").status_code == 204
+        assert not exists(answer["audioChunkPath"])
+        assert alice.get("/usage").json()["limits"]["uploadBytes"]["used"] == 0.0
+        assert alice.delete(f"/uploads/{answer['uploadId']}").status_code == 404
+        assert wrong(submit(alice, answer["audioChunkPath"]))[1] == "audio_not_found"
+    if where == "local":  # a bucket asks nobody, and so the file is removed once more
+        assert put(answer) == 403
+        assert not Upload.objects.exists()
+
+
+@pytest.mark.parametrize("kind", ["chunk", "recording"])
+def test_what_a_job_has_is_not_given_back(alice: APIClient, put: Put, kind: str) -> None:
+    answer = announce(alice, kind=kind).json()
+    assert put(answer) < 300
+    name = "recordingPath" if kind == "recording" else "audioChunkPath"
+    asked = {name: answer[name]} if kind == "recording" else {"audioChunkPaths": [answer[name]]}
+    assert alice.post("/transcribe", asked).status_code == 202
+    refused = alice.delete(f"/uploads/{answer['uploadId']}")
+    assert wrong(refused) == (409, "upload_in_use", None)
+    assert exists(answer[name])
+
+
+def test_nobody_gives_back_what_is_anothers(
+    alice: APIClient, bob: APIClient, service: APIClient, put: Put
+) -> None:
+    answer, taken = announce(alice).json(), announce(alice).json()
+    assert put(answer) < 300
+    assert put(taken) < 300
+    assert submit(alice, taken["audioChunkPath"]).status_code == 202
+    for upload_id in (answer["uploadId"], taken["uploadId"], uuid4()):
+        assert wrong(bob.delete(f"/uploads/{upload_id}")) == (404, "not_found", None)
+    assert exists(answer["audioChunkPath"])
+    assert service.delete(f"/uploads/{answer['uploadId']}").status_code == 204
+
+
+def test_what_is_given_back_while_the_storage_is_away_is_swept_later(
+    alice: APIClient, bucket: Any, object_storage: ObjectStorage, settings: Any
+) -> None:
+    answer = announce(alice).json()
+    here = django_settings.STORAGES
+    options = object_storage.options(bucket.name) | {"endpoint": "http://127.0.0.1:1"}
+    settings.STORAGES = here | {"audio": {**here["audio"], "OPTIONS": options}}
+    assert alice.delete(f"/uploads/{answer['uploadId']}").status_code == 204
+    assert Upload.objects.get().doomed
+    settings.STORAGES = here
+    Upload.objects.update(expires_time=from_now(-timedelta(seconds=1)))
+    sweep(None)
+    assert not Upload.objects.filter(removed_time=None).exists()
+
+
+def test_the_answer_is_as_the_guide_shows_it(alice: APIClient) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()
+    shown = json.loads(guide.partition("```json\n")[2].partition("```")[0])
+    fields = {"fileName": "talk.flac", "sizeBytes": 48211, "contentType": "audio/flac"}
+    assert json.dumps(fields) in guide
+    answer = announce(alice, **fields).json()
+    assert list(answer) == list(shown)
+    assert without_chance(answer) == without_chance(shown)
+
+
+def without_chance(answer: Any) -> Any:
+    """The answer, with what differs each time by its form alone."""
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", json.dumps(answer))
+    text = re.sub(r"http://[^/]+/", "http://HOST/", text)
+    text = re.sub(r"signature=[\w-]+:[\w-]{43}", "signature=SIGNATURE", text)
+    return json.loads(re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME", text))
 
 
 @pytest.mark.parametrize("kind", ["chunk", "recording"])
@@ -314,7 +432,7 @@ def test_files_of_a_job_that_was_stored_after_all_stay(where: str) -> None:
     paths = uploads.store_all("alice", uuid4(), [_upload()])
     with transaction.atomic():
         uploads.take(paths)  # as in the one whose COMMIT was heard of by nobody
-    uploads.abandon(paths)
+    upload_removal.abandon(paths)
     assert exists(paths[0])
 
 

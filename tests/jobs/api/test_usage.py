@@ -26,7 +26,7 @@ NOTHING = {
     "unpricedCalls": 0,
 }
 NO_LIMITS = dict.fromkeys(
-    ("minutesPerDay", "minutesPerMonth", "jobsInFlight", "spendingPerMonthUsd")
+    ("minutesPerDay", "minutesPerMonth", "jobsInFlight", "uploadBytes", "spendingPerMonthUsd")
 )
 
 

@@ -8,14 +8,17 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.db import connection
 
-from jobs import actions, finishing, watching
+from jobs import actions, finishing, waits, watching
+from jobs.looks import Asked, look
 from jobs.models import Job
 from tests import factories
 from tests.helpers import wait_until
@@ -34,9 +37,16 @@ def application() -> Application:
     return Application()
 
 
-def with_client(application: Application, what: Callable[[Ask], Awaitable[Any]]) -> Any:
-    """Run `what`, which may ask as alice and is given the answers."""
-    headers = {"Authorization": f"Token {factories.make_token('alice')}"}
+def with_client(
+    application: Application,
+    what: Callable[[Ask], Awaitable[Any]],
+    user: str = "alice",
+    *,
+    service: bool = False,
+) -> Any:
+    """Run `what`, which may ask as that user and is given the answers."""
+    token = factories.make_token(user, service=service)
+    headers = {"Authorization": f"Token {token}"}
 
     async def run() -> Any:
         transport = httpx2.ASGITransport(application)
@@ -123,7 +133,10 @@ def test_nobody_waits_for_another_users_job(application: Application) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_500_wait_at_once_and_the_process_answers_others(application: Application) -> None:
+def test_500_wait_at_once_and_the_process_answers_others(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "MOST_OF_ONE", 500)
     jobs = [factories.make_job(1) for _ in range(50)]
 
     async def crowd(ask: Ask) -> tuple[list[httpx2.Response], int, set[str]]:
@@ -145,6 +158,63 @@ def _finish_all(jobs: list[Job]) -> None:
     for job in jobs:
         finish(job)
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "service"), [("MOST_OF_ONE", False), ("MOST", False), ("MOST", True)]
+)
+def test_beyond_the_bound_who_has_waited_longest_is_answered(
+    application: Application, monkeypatch: pytest.MonkeyPatch, bound: str, service: bool
+) -> None:
+    monkeypatch.setattr(waits, bound, 3)
+    jobs = [factories.make_job(1) for _ in range(5)]
+
+    async def crowd(ask: Ask) -> tuple[list[httpx2.Response], list[httpx2.Response]]:
+        waiting: list[asyncio.Future[httpx2.Response]] = []
+        for job in jobs:
+            places, future = len(application._waits), asyncio.ensure_future(ask(job))
+            expected = min(3, places + 1)
+            waiting.append(future)
+            came = partial(_has_come, application, _newest(application), expected)
+            await asyncio.to_thread(wait_until, came)
+        sent_away = await asyncio.gather(*waiting[:2])
+        assert not any(future.done() for future in waiting[2:])
+        await asyncio.to_thread(_finish_all, jobs)
+        return sent_away, await asyncio.gather(*waiting[2:])
+
+    began = time.monotonic()
+    sent_away, stayed = with_client(application, crowd, service=service)
+    assert time.monotonic() - began < 20
+    assert [answer.json()["jobStatus"] for answer in sent_away] == ["in_progress"] * 2
+    assert [answer.json()["jobStatus"] for answer in stayed] == ["completed"] * 3
+    assert len(application._waits) == 0
+
+
+def _has_come(application: Application, before: object, count: int) -> bool:
+    """Whether somebody else is the newest of so many."""
+    return _newest(application) is not before and len(application._waits) == count
+
+
+def _newest(application: Application) -> object:
+    return next(reversed(application._waits._callers), None)
+
+
+@pytest.mark.parametrize("others", [("alice", "bob"), (None, None)])
+def test_the_bound_of_one_user_is_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch, others: tuple[str | None, str | None]
+) -> None:
+    monkeypatch.setattr(waits, "MOST_OF_ONE", 1)
+
+    async def wait_side_by_side() -> int:
+        room, job_id = waits.Waits(watching.Watch()), uuid4()
+        tasks = [asyncio.create_task(room.until_ended(job_id, 30, caller)) for caller in others]
+        await asyncio.sleep(0)
+        waiting = len(room)
+        room.close()
+        await asyncio.gather(*tasks)
+        return waiting
+
+    assert asyncio.run(wait_side_by_side()) == 2
 
 
 def test_who_hangs_up_waits_no_more(application: Application) -> None:
@@ -214,3 +284,16 @@ def test_at_a_stop_of_the_server_all_are_answered(application: Application) -> N
     began = time.monotonic()
     ask_once(application, factories.make_job(1))  # who comes now is not kept either
     assert time.monotonic() - began < 20
+
+
+def test_who_looks_for_ends_gives_the_connection_back_after_each_look() -> None:
+    job, held = factories.make_job(), list[Any]()
+
+    def look_once() -> None:
+        held.append(look(Asked(jobs={job.pk: None}, users={}, looked_time=None)).jobs)
+        held.append(connection.connection)
+
+    thread = threading.Thread(target=look_once)
+    thread.start()
+    thread.join(30)
+    assert held == [{job.pk: (1, "in_progress")}, None]

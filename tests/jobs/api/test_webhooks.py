@@ -221,6 +221,24 @@ def test_the_eleventh_is_a_conflict(alice: APIClient) -> None:
     assert (response.status_code, codes(response)) == (409, [("too_many_webhooks", None)])
 
 
+def test_of_the_one_without_an_address_there_is_one(alice: APIClient, bob: APIClient) -> None:
+    first = alice.post("/webhooks", {"url": None})
+    again = alice.post("/webhooks", {"url": None})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert first["Location"] == again["Location"] == f"/webhooks/{first.json()['id']}"
+    assert (first.json()["url"], first.json()["events"]) == (None, ALL)
+    some = {"events": ["transcript.failed"]}
+    changed = alice.post("/webhooks", {"url": None} | some)
+    assert changed.json() == again.json() | some
+    assert alice.post("/webhooks", {"url": None}).json() == changed.json()
+    assert bob.post("/webhooks", {"url": None} | some).json()["events"] == some["events"]
+    assert WebhookEndpoint.objects.filter(user_id="alice").count() == 1
+    for number in range(10):  # it is none of the ten
+        made(alice, url=f"{URL}/{number}")
+    assert alice.post("/webhooks", {"url": None}).status_code == 200
+
+
 # --- webhookUrl
 
 
@@ -242,7 +260,7 @@ def test_a_job_may_have_a_url_of_its_own_whose_secret_is_listed(
     assert (row["url"], row["events"], row["enabled"]) == (None, ALL, True)
     whole = alice.get(f"/webhooks/{row['id']}").json()
     assert whole["secret"] == webhooks.for_single_jobs("alice").secret
-    assert made(alice, url=None) == whole
+    assert alice.post("/webhooks", {"url": None}).json() == whole
 
 
 def test_the_url_is_a_part_of_what_is_repeated(alice: APIClient) -> None:

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from jobs.management.commands import requeue_pending
 from jobs.models import Chunk, Job, from_now
 from tests import factories
+from transcription_site.env import BASE_DIR
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_is_empty")]
 
@@ -28,6 +29,9 @@ def old_job(days: float, user: str = "alice") -> Job:
     return job
 
 
+LIMITS = "By AUDIO_RETENTION_DAYS=7, TRANSCRIPT_RETENTION_DAYS=30."
+
+
 def run(*arguments: str) -> str:
     output = StringIO()
     call_command("purge", *arguments, stdout=output)
@@ -39,9 +43,14 @@ def kept_days(settings: Any) -> None:
     settings.AUDIO_RETENTION_DAYS, settings.TRANSCRIPT_RETENTION_DAYS = 7, 30
 
 
-def test_without_a_limit_it_says_that_everything_is_kept() -> None:
+def test_without_a_limit_it_says_where_it_looked_for_one() -> None:
     old_job(10_000)
-    assert run().startswith("Everything is kept: neither AUDIO_RETENTION_DAYS nor TRANSCRIPT_")
+    said = run()
+    assert said.startswith(
+        "Nothing is removed: neither AUDIO_RETENTION_DAYS nor TRANSCRIPT_RETENTION_DAYS is set in "
+        f"this shell's environment or in {BASE_DIR}/.env. A service that was started with other "
+    )
+    assert "docker compose exec sweeper python manage.py purge" in said
     assert Job.objects.count() == 1
 
 
@@ -49,7 +58,7 @@ def test_without_a_limit_it_says_that_everything_is_kept() -> None:
 def test_a_dry_run_counts_and_changes_nothing(audio_root: Path) -> None:
     for days in (31, 8, 1):
         old_job(days)
-    line = "1 jobs with their transcripts and 2 uploaded audio files would be removed."
+    line = f"1 jobs with their transcripts and 2 uploaded audio files would be removed.\n{LIMITS}"
     assert [run("--dry-run"), run("--dry-run")] == [line, line]
     assert Job.objects.count() == 3
     assert len(list(audio_root.rglob("*.wav"))) == 3
@@ -58,11 +67,16 @@ def test_a_dry_run_counts_and_changes_nothing(audio_root: Path) -> None:
 @pytest.mark.usefixtures("kept_days")
 def test_it_removes_what_the_dry_run_counted(audio_root: Path) -> None:
     old, middle, new = (old_job(days) for days in (31, 8, 1))
-    assert run() == "1 jobs with their transcripts and 2 uploaded audio files removed."
+    assert run() == f"1 jobs with their transcripts and 2 uploaded audio files removed.\n{LIMITS}"
     assert set(Job.objects.values_list("pk", flat=True)) == {middle.pk, new.pk}
     assert [path.parent.name for path in audio_root.rglob("*.wav")] == [str(new.pk)]
-    assert run() == "0 jobs with their transcripts and 0 uploaded audio files removed."
+    assert run() == f"0 jobs with their transcripts and 0 uploaded audio files removed.\n{LIMITS}"
     assert old.pk != middle.pk
+
+
+def test_it_says_which_of_the_two_is_not_set(settings: Any) -> None:
+    settings.AUDIO_RETENTION_DAYS = 0.5
+    assert run().endswith("By AUDIO_RETENTION_DAYS=0.5, TRANSCRIPT_RETENTION_DAYS=(not set).")
 
 
 @pytest.mark.usefixtures("kept_days")

@@ -24,7 +24,9 @@ from asr.errors import EngineUnavailable
 from asr.types import AudioInfo, Recognition, Segment
 from jobs import actions, attempts, claims, engines, pipeline, setbacks
 from jobs.management.commands import transcribe
-from jobs.models import Chunk, ChunkStatus, Job, JobEvent, JobStatus, WorkerProcess
+from jobs.models import Chunk, ChunkStatus, Job, JobEvent, JobStatus, Upload, WorkerProcess
+from tests.asr.sounds import encode
+from tests.asr.test_cutting import speech
 from transcription_site.env import BASE_DIR
 
 SAMPLES = BASE_DIR / "samples"
@@ -92,8 +94,8 @@ def test_real_speech_becomes_the_transcript_on_standard_output() -> None:
     out, err = run(SAMPLES / "00.flac", SAMPLES / "01.flac", "--user", "alice", "--title", "Harbor")
 
     assert out == f"{HARBOR[0]} {HARBOR[1]}\n"
-    assert "[0/2] 0 " in err
-    assert f"[2/2] 1 {SAMPLES}/01.flac: completed" in err or "[2/2] 0 " in err
+    assert f"[0/2] part 1, {SAMPLES}/00.flac: " in err
+    assert f"[2/2] part 2, {SAMPLES}/01.flac: completed" in err or "[2/2] part 1, " in err
     job = Job.objects.get()
     assert (job.status, job.user_id, job.title) == (JobStatus.COMPLETED, "alice", "Harbor")
     chunks = list(job.chunks.order_by("index").values_list("status", "attempts", "uploaded"))
@@ -114,8 +116,67 @@ def test_a_part_that_fails_is_named_and_the_others_are_printed(tmp_path: Path) -
 
     assert caught.value.returncode == 1
     assert out.getvalue() == f"{HARBOR[0]}\n"
-    assert f"missing: chunk 1, {broken}: invalid_audio: " in err.getvalue()
-    assert "missing: chunk 0" not in err.getvalue()
+    assert f"missing: part 2, {broken}: invalid_audio: " in err.getvalue()
+    assert "missing: part 1" not in err.getvalue()
+
+
+@in_database
+def test_a_long_recording_is_cut_and_its_parts_become_one_transcript(
+    settings: Any, tmp_path: Path, recognised_by: Callable[[Recognise], None]
+) -> None:
+    settings.AUDIO_MAX_SECONDS = 5.0
+    long = tmp_path / "long.flac"
+    long.write_bytes(encode(speech(12.5)[0], "flac"))
+    recognised_by(lambda attempt: heard(f"part {attempt.claim.index + 1}"))
+
+    out, err = run(long, "--recording", "--user", "alice")
+
+    job = Job.objects.get()
+    assert job.status == JobStatus.COMPLETED
+    assert job.chunks.count() >= 3
+    assert out == " ".join(f"part {n + 1}" for n in range(job.chunks.count())) + "\n"
+    assert f"part 3, {long}: completed" in err
+    assert job.recording.uploaded
+    assert job.recording.attempts == 1
+    assert long.exists()
+
+
+@in_database
+def test_a_recording_that_cannot_be_cut_is_told_as_its_one_part(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(b"no sound at all")
+    err = StringIO()
+    with pytest.raises(CommandError, match="ended as failed"):
+        call_command("transcribe", broken, "--recording", stdout=StringIO(), stderr=err)
+    assert f"missing: part 1, {broken}: invalid_audio: " in err.getvalue()
+
+
+@in_database
+def test_a_part_that_is_too_long_is_told_how_it_may_be_cut(settings: Any) -> None:
+    settings.AUDIO_MAX_SECONDS = 1.0
+    err = StringIO()
+    with pytest.raises(CommandError, match="ended as failed"):
+        call_command("transcribe", SAMPLES / "00.flac", stdout=StringIO(), stderr=err)
+    assert "audio_too_long" in err.getvalue()
+    assert "One long recording is cut into parts with --recording." in err.getvalue()
+
+
+@in_database
+def test_a_recording_that_is_too_large_is_refused_before_it_is_stored(
+    audio: Path, settings: Any
+) -> None:
+    settings.RECORDING_MAX_BYTES = 100
+    with pytest.raises(CommandError, match="at most 100 are taken"):
+        run(audio, "--recording")
+    assert not Job.objects.exists()
+    assert not Upload.objects.exists()
+
+
+@in_database
+def test_a_recording_that_is_refused_is_not_kept(audio: Path, audio_root: Path) -> None:
+    with pytest.raises(CommandError, match="cannot honour"):
+        run(audio, "--recording", "--language", "fr")
+    assert not list(audio_root.rglob("*.wav"))
 
 
 @in_database
@@ -235,9 +296,11 @@ def test_a_fault_in_a_thread_ends_the_command_instead_of_waiting_for_ever(
         (["{tmp}/nothing.wav"], "{tmp}/nothing.wav: No such file or directory"),
         (["{tmp}"], "{tmp}: is a directory, not a file"),
         (["/dev/null"], "/dev/null: is no regular file"),
+        (["{audio}", "{audio}", "--recording"], "--recording takes one file, not 2."),
         (["{audio}"] * 25, "A job has 1 to 24 audio files, not 25."),
         (["{audio}", "{tmp}/empty.wav"], "{tmp}/empty.wav: The file has 0 bytes."),
         (["{audio}", "{tmp}/large.wav"], "{tmp}/large.wav: The file has 5000001 bytes; at most"),
+        (["{tmp}/large.wav"], "at most 5000000 are taken. One long recording is cut into parts"),
         (["{audio}", "--language", "fr"], "--language: The engine 'pocketsphinx' cannot honour"),
         (["{audio}", "--language", "en\0"], "--language: 'en\\x00' is no language tag"),
         (["{audio}", "--engine", "ear"], "--engine: The engine 'ear' is not configured here"),

@@ -76,6 +76,33 @@ def test_a_call_that_cost_nothing_counts_no_more_however_often_it_is_closed(
     assert EngineCall.objects.get(pk=closed.pk).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("price", "counts"), [(Decimal(0), False), (Decimal("0.003"), True), (None, True)]
+)
+def test_without_an_answer_only_what_may_be_billed_goes_on_counting(
+    price: Decimal | None, counts: bool
+) -> None:
+    late, running = EngineCall.objects.open([call(price_usd=price), call(price_usd=price)])
+    for _ in range(2):
+        mine = EngineCall.objects.filter(pk=late.pk)
+        mine.close(CallOutcome.UNKNOWN, error_code="engine_timeout")
+    assert rows()[0][2] == 1 + counts
+    assert rows() == from_the_ledger()
+    EngineCall.objects.close_lost(running.job_id, running.index)
+    EngineCall.objects.close_lost(running.job_id, running.index)
+    assert sum(row[2] for row in rows()) == 2 * counts
+    assert rows() == from_the_ledger()
+
+
+def test_an_answer_of_a_worker_that_was_given_up_counts_no_more() -> None:
+    (made,) = EngineCall.objects.open([call(price_usd=Decimal(0))])
+    EngineCall.objects.close_lost(made.job_id, made.index)
+    EngineCall.objects.filter(pk=made.pk).close(CallOutcome.ANSWERED)
+    made.refresh_from_db()
+    assert (made.outcome, made.error_code) == ("failed", "worker_crashed")
+    assert rows() == from_the_ledger() == []
+
+
 def test_a_call_that_was_not_made_is_taken_out_once() -> None:
     forgotten, _ = EngineCall.objects.open([call(), call()])
     for _ in range(2):
