@@ -91,7 +91,7 @@ def measure(figures: Figures, *, quick: bool) -> None:
     if late[True]:
         away = f"{percentile(late[True], 0.99):.0f} ms of {len(late[True])}"
         figures.tell(name, "the same while Redis was away", away)
-    figures.tell(name, "p50, p99 from the event's row to its arrival", _since_rows(readers))
+    figures.tell(name, "p50, p99 of that from its row to its arrival", _since_rows(readers))
 
 
 async def _run(
@@ -175,5 +175,6 @@ def _since_rows(readers: list[Reader]) -> str:
         1000 * (moment - datetime.fromisoformat(event["time"]).timestamp())
         for reader in readers
         for event, (_, moment) in zip(reader.events, reader.arrived, strict=True)
+        if event["type"] == "chunk.completed"
     ]
     return f"{percentile(late, 0.5):.0f}, {percentile(late, 0.99):.0f} ms of {len(late)}"
