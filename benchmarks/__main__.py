@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.figures import Figures
 from benchmarks.machine import speed
 
-SCENARIOS = ("burst", "pipeline", "engine", "submit", "read", "idle", "search")
+SCENARIOS = ("burst", "pipeline", "engine", "submit", "read", "idle", "search", "sockets")
 
 
 def main() -> int:

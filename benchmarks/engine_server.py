@@ -2,7 +2,7 @@
 
 Each call is answered after LOW to HIGH seconds, evenly spread, with words that follow from the
 file's digest. What the vendor would refuse is refused. `GET /log` tells when each call began and
-ended, by the monotonic clock.
+ended, by the monotonic clock, and its words.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deploy.system import die_with_parent, free_port
 
 KEY: Final = "sk-of-the-benchmark"
 MODEL: Final = "whisper-1"
-CALL_LOG = web.AppKey("log", list[tuple[float, float]])
+CALL_LOG = web.AppKey("log", list[tuple[float, float, str]])
 SECONDS = web.AppKey("seconds", tuple[float, float])
 
 
@@ -45,8 +45,8 @@ async def transcribe(request: web.Request) -> web.Response:
         if not any(wanted in head for head in heads):
             raise web.HTTPBadRequest(text=f"without {wanted!r}")
     await asyncio.sleep(random.uniform(*request.app[SECONDS]))
-    request.app[CALL_LOG].append((began, time.monotonic()))
     text = f"File {hashlib.sha256(body).hexdigest()[:12]} was spoken."
+    request.app[CALL_LOG].append((began, time.monotonic(), text))
     word_list = [{"word": word, "start": 0.0, "end": 1.0} for word in text.split()]
     segment = {"text": text, "start": 0.0, "end": 1.0, "avg_logprob": -0.1}
     answer = {"text": text, "language": "english", "segments": [segment], "words": word_list}
@@ -54,7 +54,7 @@ async def transcribe(request: web.Request) -> web.Response:
 
 
 async def call_log(request: web.Request) -> web.Response:
-    """`GET /log`: [[began, ended], …] of all answered calls."""
+    """`GET /log`: [[began, ended, text], …] of all answered calls."""
     return web.json_response(request.app[CALL_LOG])
 
 
@@ -94,9 +94,18 @@ def engine(low: float, high: float) -> Iterator[dict[str, str]]:
 
 def log_of(environ: dict[str, str]) -> list[tuple[float, float]]:
     """When each call of the engine began and ended."""
+    return [(began, ended) for began, ended, _ in _log(environ)]
+
+
+def ends_of(environ: dict[str, str]) -> dict[str, float]:
+    """When the call ended that heard these words."""
+    return {text: ended for _, ended, text in _log(environ)}
+
+
+def _log(environ: dict[str, str]) -> list[tuple[float, float, str]]:
     url = environ["OPENAI_BASE_URL"].removesuffix("/v1") + "/log"
     with urllib.request.urlopen(url) as answer:  # noqa: S310
-        return [(began, ended) for began, ended in json.load(answer)]
+        return [(began, ended, text) for began, ended, text in json.load(answer)]
 
 
 if __name__ == "__main__":

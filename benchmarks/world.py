@@ -39,6 +39,7 @@ class World:
         self.audio_root = folder / "audio"
         self.database_url = postgres.url
         self.redis: redis.Redis = redis_server.client
+        self._redis_server = redis_server
         self._log = postgres.log
         self._servers = {"postgres": postgres.pid, "redis": redis_server.pid}
         self._system: System | None = None
@@ -62,6 +63,13 @@ class World:
         """Tell supervisorctl; the workers of `verbatim:worker-chunks` can be stopped."""
         assert self._system is not None
         self._system.control(*command)
+
+    def restart_redis(self, seconds: float) -> None:
+        """Kill Redis, and bring it back after so long."""
+        self._redis_server.kill()
+        time.sleep(seconds)
+        self._redis_server.start()
+        self._servers["redis"] = self._redis_server.pid
 
     def messages(self, queue: str) -> int:
         """Messages that wait in a queue, or were fetched from it and are not done yet."""

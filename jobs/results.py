@@ -9,6 +9,7 @@ from uuid import UUID
 from asr.stitch import start_times
 from jobs.models import ENDED_CHUNK, Chunk, Job, RevisedText, Transcript, iso_time
 
+SNAPSHOT_TRIES: Final = 4
 _SECONDS: Final = {"startTime", "durationSeconds", "processingSeconds", "start", "end"}
 
 
@@ -21,6 +22,31 @@ def load_results(job_ids: Iterable[UUID]) -> dict[UUID, dict[str, Any]]:
     results = _read(list(job_ids))
     torn = [job_id for job_id, result in results.items() if _is_torn(result)]
     return results | _read(torn) if torn else results
+
+
+def load_snapshots(job_ids: Iterable[UUID]) -> dict[UUID, tuple[int, dict[str, Any]]]:
+    """By job id, the number of its latest event and the TranscriptResult of that very moment.
+
+    A job that changes while it is read is read again. One that changes all the time comes with the
+    number from before: what is told of it later may show already, and nothing is missing.
+    """
+    found: dict[UUID, tuple[int, dict[str, Any]]] = {}
+    moving = list(job_ids)
+    for _ in range(SNAPSHOT_TRIES):
+        numbers = _numbers(moving)
+        results = load_results(numbers)
+        found |= {job_id: (numbers[job_id], result) for job_id, result in results.items()}
+        after = _numbers(moving)
+        for job_id in set(moving) - after.keys():  # gone meanwhile
+            found.pop(job_id, None)
+        moving = [job_id for job_id, number in after.items() if number != numbers.get(job_id)]
+        if not moving:
+            break
+    return found
+
+
+def _numbers(job_ids: list[UUID]) -> dict[UUID, int]:
+    return dict(Job.objects.filter(pk__in=job_ids).values_list("pk", "sequence"))
 
 
 def _is_torn(result: dict[str, Any]) -> bool:

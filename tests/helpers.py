@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
+import uvicorn
 from django.db import connection
 from dramatiq.middleware import GroupCallbacks
 from rest_framework.test import APIClient
@@ -79,6 +81,28 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+@contextmanager
+def served(application: Any, **options: Any) -> Iterator[tuple[int, uvicorn.Server]]:
+    """Serve over a real socket, from a thread; the port, and the server."""
+    config = uvicorn.Config(
+        application,
+        port=0,
+        lifespan="off",
+        log_config=None,
+        **{"timeout_graceful_shutdown": 1, **options},
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield int(server.servers[0].sockets[0].getsockname()[1]), server
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 def is_somebody_waiting() -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import os
+import resource
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,6 +37,7 @@ WEB_THREADS: Final = 16  # as many as there are connections in the database's po
 SILENCE_SECONDS: Final = 60.0  # in the middle of a body, or of an answer
 UNPACKED_AT_MOST: Final = 100  # times as long as it came; sound and JSON are 2 to 20 times
 UNPACKED_UNASKED: Final = 1_000_000  # bytes that any body may unpack to
+MAX_FILES: Final = 65_536  # of the process: each caller who waits or watches holds a connection
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,16 @@ class Application(ASGIHandler):
     """
 
     def __init__(self) -> None:
-        from jobs.waits import Waits  # noqa: PLC0415  (the apps are loaded by now)
+        from jobs.api.sockets import Sockets  # noqa: PLC0415  (the apps are loaded by now)
+        from jobs.waits import Waits  # noqa: PLC0415  (likewise)
+        from jobs.watching import Watch  # noqa: PLC0415  (likewise)
 
         super().__init__()
         self._threads = ThreadPoolExecutor(WEB_THREADS, thread_name_prefix="request")
         self._sign_of_life = ThreadPoolExecutor(1, thread_name_prefix="healthz")
-        self._waits = Waits()
+        watch = Watch()
+        self._waits = Waits(watch)
+        self._sockets = Sockets(watch)
 
     def load_middleware(self, is_async: bool = False) -> None:
         """All of it synchronous, as the views are."""
@@ -64,11 +70,10 @@ class Application(ASGIHandler):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Without a thread of its own for each request."""
         if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})  # there is none; it is the caller's error
+            await self._sockets(scope, receive, send)
             return
         if scope["type"] != "http":
-            raise ValueError(f"only HTTP is spoken here, not {scope['type']}")
+            raise ValueError(f"only HTTP and WebSockets are spoken here, not {scope['type']}")
         room, encoding = _room(scope), _encoding(scope)
         if encoding:
             incoming: IncomingBody = PackedBody(receive, room, encoding)
@@ -294,6 +299,15 @@ def _add_headers(headers: Headers, path: str, url: str) -> None:
         headers["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
 
 
+def _allow_many_connections() -> None:
+    """The usual limit of 1024 files is for programs that cannot count further; raise it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+_allow_many_connections()
 django.setup(set_prefix=False)
 # Each would send every request through a thread once more; `_answer` does what they do.
 request_started.disconnect(reset_queries)

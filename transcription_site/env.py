@@ -156,6 +156,9 @@ class Environment(BaseModel):
     rate_limit: Rate | None = Field(
         None, description="calls of the API by each token, such as 120/minute; not limited if unset"
     )
+    sockets_per_user: int = Field(
+        100, ge=1, description="WebSockets that a user may have open at a web process"
+    )
     quota_minutes_per_day: float | None = Field(
         None,
         ge=0,

@@ -282,6 +282,7 @@ DEDUPLICATE = env.deduplicate
 BREAKER_SECONDS = env.breaker_seconds
 ASR_FALLBACK = env.fallback_engines
 RATE_LIMIT = env.rate_limit
+SOCKETS_PER_USER = env.sockets_per_user
 QUOTA_MINUTES_PER_DAY = env.quota_minutes_per_day
 QUOTA_MINUTES_PER_MONTH = env.quota_minutes_per_month
 QUOTA_JOBS_IN_FLIGHT = env.quota_jobs_in_flight

@@ -63,6 +63,15 @@ class TokenAuthentication(KnoxTokenAuthentication):  # type: ignore[misc]  # kno
         self._beside = ask() if ask else None
         return cast("tuple[User, AuthToken] | None", super().authenticate(request))
 
+    def check(self, token: str, beside: Beside | None = None) -> tuple[User, AuthToken]:
+        """Whose token that is, and in the token's attributes what was asked beside.
+
+        Raises:
+            AuthenticationFailed: nobody's any more.
+        """
+        self._beside = beside
+        return self.authenticate_credentials(token.encode(errors="replace"))
+
     def authenticate_credentials(self, token: bytes) -> tuple[User, AuthToken]:
         try:
             digest = hash_token(token.decode())
@@ -93,13 +102,13 @@ class Caller:
     @classmethod
     def of(cls, request: Request) -> Caller:
         """The caller of an authenticated request; a staff member's session counts as service."""
-        token = request.auth
-        if isinstance(token, AuthToken):
-            return cls(username=request.user.get_username(), is_service=token.is_service)
-        return cls(
-            username=request.user.get_username(),
-            is_service=bool(getattr(request.user, "is_staff", False)),
-        )
+        return cls.known_by(request.user, request.auth)
+
+    @classmethod
+    def known_by(cls, user: Any, auth: object) -> Caller:
+        """The caller with that token, or signed in by session where it is none."""
+        is_service = auth.is_service if isinstance(auth, AuthToken) else user.is_staff
+        return cls(username=user.get_username(), is_service=bool(is_service))
 
     def may_see(self, user_id: str) -> bool:
         return self.is_service or self.username == user_id

@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from asr.types import join_text
 from jobs import editing
 from jobs.api.authentication import Caller
+from jobs.api.base import PAGE
 from jobs.api.errors import (
     Conflict,
     Erased,
@@ -150,7 +151,6 @@ _WORDS: Final = inline_serializer(
     {"revision": serializers.IntegerField(), "words": TimedWordSerializer(many=True)},
 )
 _SECONDS: Final = {"type": "number", "minimum": 0, "maximum": MOST_SECONDS}
-_LIMIT: Final = OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100})
 _ETAG_ANSWERED: Final = OpenApiParameter(
     "ETag", OpenApiTypes.STR, OpenApiParameter.HEADER, response=[200], description="The revision."
 )
@@ -219,7 +219,7 @@ class EditingViewSet(JobViewSet):
 
     @extend_schema(
         operation_id="transcript_revisions",
-        parameters=[_LIMIT],
+        parameters=PAGE,
         responses={200: RevisionSerializer(many=True), **documented(400, 404, 410)},
     )
     def list(self, request: Request, job_id: UUID) -> Response:

@@ -25,7 +25,9 @@ class RateLimit(BaseThrottle):
         limit, seconds = rate
         http: Any = request._request
         # A view that waited for a job is called twice for one call.
-        self._allowance = getattr(http, "allowance", None) or take(_name(request), limit, seconds)
+        self._allowance = getattr(http, "allowance", None) or take(
+            counted_as(request.user, request.auth), limit, seconds
+        )
         http.allowance = self._allowance
         if self._allowance is None:
             return True
@@ -39,8 +41,6 @@ class RateLimit(BaseThrottle):
         return None if self._allowance is None else max(1, self._allowance.retry_seconds)
 
 
-def _name(request: Request) -> str:
-    token = request.auth
-    if isinstance(token, AuthToken):
-        return f"token:{token.pk}"
-    return f"user:{request.user.pk}"
+def counted_as(user: Any, auth: object) -> str:
+    """Under which name calls with that token are counted, or those of a user signed in."""
+    return f"token:{auth.pk}" if isinstance(auth, AuthToken) else f"user:{user.pk}"

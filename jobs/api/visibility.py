@@ -28,28 +28,40 @@ class JobStamp:
 _COLUMNS: Final = {f"job_{name}": name for name in ("user_id", "status", "sequence")}
 
 
+def beside_token(job_id: UUID) -> Beside:
+    """The job's stamp, from the statement that checks the token."""
+    value = Job._meta.pk.get_db_prep_value(job_id, connection)
+    return Beside(table="jobs_job", condition="beside.id = %s", value=value, columns=_COLUMNS)
+
+
+def visible_job(job_id: UUID, caller: Caller, auth: object) -> JobStamp:
+    """The job's stamp, if the caller may know of it; else 404, or 410 once it was erased.
+
+    `auth`: the token that was checked with `beside_token`, or None.
+    """
+    known: Any = [getattr(auth, name, None) for name in _COLUMNS]
+    if known[0] is None:  # signed in by session, or there is no such job
+        known = Job.objects.filter(pk=job_id).values_list(*_COLUMNS.values()).first()
+    if known is not None:
+        stamp = JobStamp(*known)
+        if caller.may_see(stamp.user_id):
+            return stamp
+        raise NotFound
+    erased = ErasedJob.objects.filter(pk=job_id).first()
+    if erased is not None and (
+        caller.may_see(erased.user_id) or erased.user_id == pseudonym(caller.username)
+    ):
+        raise Erased
+    raise NotFound
+
+
 class JobViewSet(ApiViewSet):
     """Views of one job, whose stamp comes with the statement that checks the token."""
 
     def beside_token(self) -> Beside:
         """See `AsksWithToken`."""
-        job_id = Job._meta.pk.get_db_prep_value(self.kwargs["job_id"], connection)
-        return Beside(table="jobs_job", condition="beside.id = %s", value=job_id, columns=_COLUMNS)
+        return beside_token(self.kwargs["job_id"])
 
     def visible(self, job_id: UUID) -> JobStamp:
-        """The job's stamp, if the caller may know of it; else 404, or 410 once it was erased."""
-        caller = Caller.of(self.request)
-        known: Any = [getattr(self.request.auth, name, None) for name in _COLUMNS]
-        if known[0] is None:  # signed in by session, or there is no such job
-            known = Job.objects.filter(pk=job_id).values_list(*_COLUMNS.values()).first()
-        if known is not None:
-            stamp = JobStamp(*known)
-            if caller.may_see(stamp.user_id):
-                return stamp
-            raise NotFound
-        erased = ErasedJob.objects.filter(pk=job_id).first()
-        if erased is not None and (
-            caller.may_see(erased.user_id) or erased.user_id == pseudonym(caller.username)
-        ):
-            raise Erased
-        raise NotFound
+        """See `visible_job`."""
+        return visible_job(job_id, Caller.of(self.request), self.request.auth)

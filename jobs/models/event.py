@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from django.db import models
+from collections.abc import Mapping
+from uuid import UUID
+
+from django.db import connection, models
 from django.db.models import TextChoices
 
 from jobs.models.job import Job
@@ -26,6 +29,29 @@ class EventType(TextChoices):
     CHUNK_CANCELLED = "chunk.cancelled"
 
 
+class JobEventManager(models.Manager["JobEvent"]):
+    """Finds the events of many jobs."""
+
+    def after(self, numbers: Mapping[UUID, int]) -> list[JobEvent]:
+        """The events behind each job's number, in order; one statement for any number of jobs."""
+        if not numbers:
+            return []
+        given = ", ".join(["(%s, %s)"] * len(numbers))
+        key = Job._meta.pk
+        return list(
+            self.raw(
+                f"SELECT event.* FROM (VALUES {given}) AS given JOIN jobs_jobevent AS event"  # noqa: S608
+                " ON event.job_id = given.column1 AND event.sequence > given.column2"
+                " ORDER BY event.job_id, event.sequence",
+                [
+                    value
+                    for job_id, number in numbers.items()
+                    for value in (key.get_db_prep_value(job_id, connection), number)
+                ],
+            )
+        )
+
+
 class JobEvent(models.Model):
     """One change of a job, written in the transaction that made it. Numbers have no hole."""
 
@@ -34,6 +60,8 @@ class JobEvent(models.Model):
     type = models.CharField(max_length=20, choices=EventType)
     time = models.DateTimeField()
     data = models.JSONField(default=dict)
+
+    objects = JobEventManager()
 
     class Meta:
         constraints = [

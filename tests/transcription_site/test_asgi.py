@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,14 +175,24 @@ def test_each_thread_finds_a_connection_in_the_pool() -> None:
         assert pool is None
 
 
-def test_nothing_but_http_is_spoken() -> None:
-    """But for a WebSocket, which is refused."""
-
+def test_nothing_but_http_and_websockets_is_spoken() -> None:
     async def never(*_: Any) -> Any:
         raise AssertionError
 
     with pytest.raises(ValueError, match="lifespan"):
         asyncio.run(asgi.application({"type": "lifespan", "path": "/"}, never, never))
+
+
+def test_the_process_may_have_as_many_connections_as_the_machine_lets_it() -> None:
+    program = (
+        "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]"
+        "; r.setrlimit(r.RLIMIT_NOFILE, (256, hard)); import transcription_site.asgi"
+        "; print(*r.getrlimit(r.RLIMIT_NOFILE), hard)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    soft, hard, before = map(int, done.stdout.split())
+    assert hard == before
+    assert soft == (asgi.MAX_FILES if hard == -1 else min(hard, asgi.MAX_FILES))
 
 
 # --- the database's connections ---

@@ -6,7 +6,6 @@ import gzip
 import json
 import random
 import socket
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -16,12 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 
 from jobs.api.encodings import PIECE, Gunzip
 from jobs.models import Job
 from tests import factories
-from tests.helpers import wait_until
+from tests.helpers import served
 from transcription_site import asgi
 
 LIMIT = 200_000
@@ -33,19 +31,8 @@ def port(transactional_db: None, settings: Any, tmp_path: Path) -> Iterator[int]
     """Of the service as it is served, but for a smaller limit."""
     settings.REQUEST_MAX_BYTES = LIMIT
     settings.AUDIO_ROOT = tmp_path
-    config = uvicorn.Config(
-        asgi.application, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield int(server.servers[0].sockets[0].getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(20)
-    assert not thread.is_alive()
+    with served(asgi.application) as (number, _):
+        yield number
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from asgiref.testing import ApplicationCommunicator
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -132,15 +131,3 @@ def serve(send: Any) -> None:
         return first.pop() if first else await asyncio.Future()
 
     asyncio.run(Application()(scope, receive, send))
-
-
-def test_a_websocket_is_refused_without_a_failure() -> None:
-    async def call() -> Any:
-        scope = {"type": "websocket", "path": "/ws", "headers": []}
-        application = ApplicationCommunicator(Application(), scope)
-        await application.send_input({"type": "websocket.connect"})
-        said = await application.receive_output(5)
-        await application.wait(5)
-        return said
-
-    assert asyncio.run(call()) == {"type": "websocket.close"}

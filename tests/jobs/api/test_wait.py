@@ -17,7 +17,8 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.db import connection
 
-from jobs import actions, finishing, waits
+from jobs import actions, finishing, waits, watching
+from jobs.looks import Asked, look
 from jobs.models import Job
 from tests import factories
 from tests.helpers import wait_until
@@ -149,7 +150,7 @@ def test_500_wait_at_once_and_the_process_answers_others(
     answers, other, names = with_client(application, crowd)
     assert other == 200
     assert sum(name.startswith("request") for name in names) <= WEB_THREADS
-    assert sum(name.startswith("waits") for name in names) == 1
+    assert sum(name.startswith("watch") for name in names) == 1
     assert [answer.json()["jobStatus"] for answer in answers] == ["completed"] * 500
 
 
@@ -205,7 +206,7 @@ def test_the_bound_of_one_user_is_nobody_elses(
     monkeypatch.setattr(waits, "MOST_OF_ONE", 1)
 
     async def wait_side_by_side() -> int:
-        room, job_id = waits.Waits(), uuid4()
+        room, job_id = waits.Waits(watching.Watch()), uuid4()
         tasks = [asyncio.create_task(room.until_ended(job_id, 30, caller)) for caller in others]
         await asyncio.sleep(0)
         waiting = len(room)
@@ -254,12 +255,12 @@ def test_an_outage_of_the_database_ends_no_wait(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(waits, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "AWAY_SECONDS", 0.1)
     job = factories.make_job(1)
 
     def outage() -> None:
         with database_down():
-            wait_until(lambda: "hears of its end" in caplog.text)
+            wait_until(lambda: "or of its end" in caplog.text)
         finish(job)
 
     thread = once_one_waits(application, outage)
@@ -288,11 +289,11 @@ def test_at_a_stop_of_the_server_all_are_answered(application: Application) -> N
 def test_who_looks_for_ends_gives_the_connection_back_after_each_look() -> None:
     job, held = factories.make_job(), list[Any]()
 
-    def look() -> None:
-        held.append(waits._in_progress([job.pk]))
+    def look_once() -> None:
+        held.append(look(Asked(jobs={job.pk: None}, users={}, looked_time=None)).jobs)
         held.append(connection.connection)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look_once)
     thread.start()
     thread.join(30)
-    assert held == [{job.pk}, None]
+    assert held == [{job.pk: (1, "in_progress")}, None]
