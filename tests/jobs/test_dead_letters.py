@@ -107,7 +107,10 @@ def test_a_redrive_goes_job_by_job_and_leaves_the_rest_failed(
     first = make_dead_job("engine_error", "invalid_audio", "worker_crashed")
     second = make_dead_job("invalid_audio")
     third = make_dead_job(None, "engine_timeout")
-    assert redriven(Selection()) == [[f"{first.pk}, part 1", f"{first.pk}, part 3"], [f"{third.pk}, part 2"]]
+    assert redriven(Selection()) == [
+        [f"{first.pk}, part 1", f"{first.pk}, part 3"],
+        [f"{third.pk}, part 2"],
+    ]
     assert statuses(first) == ["pending", "failed", "pending"]
     assert statuses(second) == ["failed"]
     assert statuses(third) == ["completed", "pending"]
@@ -121,9 +124,9 @@ def test_a_redrive_that_is_interrupted_has_done_whole_jobs() -> None:
     next(steps)
     steps.close()
     assert [statuses(job) for job in jobs] == [["pending"] * 2, ["failed"] * 2, ["failed"] * 2]
-    assert redriven(Selection()) == [[f"{job.pk}, part 1", f"{job.pk}, part 2"] for job in jobs[1:]], (
-        "the rest waits for the next redrive"
-    )
+    assert redriven(Selection()) == [
+        [f"{job.pk}, part 1", f"{job.pk}, part 2"] for job in jobs[1:]
+    ], "the rest waits for the next redrive"
 
 
 def test_a_job_that_fails_again_meanwhile_is_not_taken_again() -> None:
