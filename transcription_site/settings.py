@@ -42,6 +42,7 @@ CONTENT_SECURITY_POLICY = {
         "img-src": [csp.SELF, "data:"],
         "font-src": [csp.SELF],
         "connect-src": [csp.SELF],
+        "media-src": [csp.SELF, "blob:"],  # also what was chosen and not sent yet
         "form-action": [csp.SELF],
         "frame-ancestors": [csp.NONE],
         "base-uri": [csp.NONE],
@@ -64,6 +65,7 @@ INSTALLED_APPS = [
     "csp",
     "django_dramatiq",
     "django_guid",
+    "django_htmx",
     "rest_framework",
     "knox",
     "drf_standardized_errors",
@@ -90,7 +92,9 @@ MIDDLEWARE = [
 ROOT_URLCONF = "transcription_site.urls"
 ASGI_APPLICATION = "transcription_site.asgi.application"
 APPEND_SLASH = False
-LOGIN_URL = "admin:login"
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "front"
+LOGOUT_REDIRECT_URL = "sign-in"
 CSRF_FAILURE_VIEW = "jobs.api.errors.csrf_failure"
 
 TEMPLATES = [

@@ -1,0 +1,18 @@
+"""The addresses of the pages. Those of the API are fixed: none of these may be one of them."""
+
+from __future__ import annotations
+
+from django.contrib.auth.views import LogoutView
+from django.urls import path
+
+from jobs.web.new import NewPage
+from jobs.web.transcripts import DownloadPage, TranscriptsPage
+from jobs.web.views import SignIn
+
+urlpatterns = [
+    path("", TranscriptsPage.as_view(), name="front"),
+    path("new", NewPage.as_view(), name="new"),
+    path("download", DownloadPage.as_view(), name="download"),
+    path("sign-in", SignIn.as_view(), name="sign-in"),
+    path("sign-out", LogoutView.as_view(), name="sign-out"),
+]
