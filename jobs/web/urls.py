@@ -6,6 +6,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from jobs.web.new import NewPage
+from jobs.web.transcript import TranscriptPage
 from jobs.web.transcripts import DownloadPage, TranscriptsPage
 from jobs.web.views import SignIn
 
@@ -13,6 +14,7 @@ urlpatterns = [
     path("", TranscriptsPage.as_view(), name="front"),
     path("new", NewPage.as_view(), name="new"),
     path("download", DownloadPage.as_view(), name="download"),
+    path("t/<uuid:job_id>", TranscriptPage.as_view(), name="transcript-page"),
     path("sign-in", SignIn.as_view(), name="sign-in"),
     path("sign-out", LogoutView.as_view(), name="sign-out"),
 ]
