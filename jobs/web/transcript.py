@@ -10,7 +10,7 @@ from django.http import Http404
 from jobs.exports import CONTENT_TYPES
 from jobs.models import Chunk, ChunkStatus, ErasedJob, Job, JobStatus
 from jobs.results import load_results
-from jobs.web.views import Page
+from jobs.web.views import ERASED, Page
 
 
 class TranscriptPage(Page):
@@ -19,7 +19,8 @@ class TranscriptPage(Page):
     template_name = "web/transcript.html"
     here = "transcript"
 
-    def get_context_data(self, *, job_id: UUID, **context: Any) -> dict[str, Any]:
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        job_id = self.kwargs["job_id"]
         result = load_results([job_id]).get(job_id)
         if result is None or not self._may_see(result["userId"]):
             raise Http404(self._why(job_id))
@@ -39,7 +40,7 @@ class TranscriptPage(Page):
 
     def _why(self, job_id: UUID) -> str:
         erased = ErasedJob.objects.filter(pk=job_id, user_id=self.user_id).exists()
-        return "erased" if erased else ""
+        return ERASED if erased else ""
 
 
 def _parts(job_id: UUID, result: dict[str, Any]) -> list[dict[str, Any]]:
