@@ -52,9 +52,13 @@ export class Editor {
     document.execCommand(text ? "insertText" : "delete", false, text);
   }
 
-  async call(method, url) {
-    const { data } = await call(method, url);
-    return this.#take(data) && data;
+  /** Have the server change the text in a way of its own, and show what it is then. */
+  async change(method, url, body) {
+    await this.flush();
+    const headers = { "If-Match": `"${this.revision}"` };
+    const { data } = await call(method, url, { body, headers });
+    this.#take(data);
+    return data;
   }
 
   #touched(index) {
@@ -95,7 +99,7 @@ export class Editor {
     const { data } = await call("GET", this.url);
     for (const { index, text } of sent) {
       const theirs = data.chunks.find((chunk) => chunk.index === index)?.text ?? "";
-      if (theirs === before.get(index) || theirs === text) continue;
+      if (plain(theirs) === plain(before.get(index)) || plain(theirs) === plain(text)) continue;
       const chosen = await this.resolve({ index, before: before.get(index), theirs, mine: text });
       this.parts.get(index).element.textContent = chosen;
       if (chosen === theirs) this.dirty.delete(index);
@@ -108,14 +112,16 @@ export class Editor {
     for (const { index, text } of data.chunks) {
       this.base.set(index, text);
       const element = this.parts.get(index)?.element;
-      if (element && !this.dirty.has(index) && textOf(element) !== text) {
+      if (element && !this.dirty.has(index) && plain(textOf(element)) !== plain(text)) {
         element.textContent = text;
         this.onSaved(index);
       }
     }
-    return true;
   }
 }
+
+/** As the server keeps it: spaces are no difference, so that nobody's caret jumps for one. */
+const plain = (text) => text.split(/\s+/).filter(Boolean).join(" ");
 
 /** A part's text without the line break that browsers leave at an end. */
 export function textOf(element) {

@@ -5,6 +5,7 @@ import { findIn, replaceAllIn } from "./find.js";
 import { Live } from "./live.js";
 import { Listening } from "./listening.js";
 import { ask } from "./conflict.js";
+import { showSpeakers } from "./speakers.js";
 import { showVersions } from "./versions.js";
 
 const article = document.getElementById("transcript");
@@ -36,7 +37,7 @@ if (ended) {
     onProblem: show,
     resolve: ask,
   });
-  editor.load().catch((error) => show(error.message));
+  editor.load().then(({ speakers }) => showSpeakers(speakers, editor, show), (error) => show(error.message));
   showVersions(document.getElementById("versions"), jobId, editor, show);
   findIn(document.getElementById("find"), parts);
   document.getElementById("replace-all").addEventListener("click", () => replaceAllIn(editor, parts));

@@ -30,8 +30,7 @@ export function showVersions(details, jobId, editor, onProblem) {
 
   async function restore(revision) {
     try {
-      await editor.flush();
-      await editor.call("POST", `/transcript/${jobId}/revisions/${revision}/restore`);
+      await editor.change("POST", `/transcript/${jobId}/revisions/${revision}/restore`);
       await draw();
     } catch (error) {
       onProblem(error.message);
