@@ -33,7 +33,7 @@ def run(system: System) -> None:
     password = system.credentials["password"] or "(the one that you gave it)"
     for label, value in (
         ("URL", f"{system.url}/  (documentation: {system.url}/docs)"),
-        ("login", f"{system.url}/admin/  user admin, password {password}"),
+        ("login", f"admin, password {password}  (administration: {system.url}/admin/)"),
         ("token", system.credentials["token"]),
         ("audio", system.env.audio_place),
         ("logs", str(system.var / "log")),

@@ -43,6 +43,7 @@ CONTENT_SECURITY_POLICY = {
         "font-src": [csp.SELF],
         "media-src": [csp.SELF, *env.audio_origins()],
         "connect-src": [csp.SELF],
+        "media-src": [csp.SELF, "blob:"],  # also what was chosen and not sent yet
         "form-action": [csp.SELF],
         "frame-ancestors": [csp.NONE],
         "base-uri": [csp.NONE],
@@ -65,6 +66,7 @@ INSTALLED_APPS = [
     "csp",
     "django_dramatiq",
     "django_guid",
+    "django_htmx",
     "rest_framework",
     "knox",
     "drf_standardized_errors",
@@ -91,7 +93,9 @@ MIDDLEWARE = [
 ROOT_URLCONF = "transcription_site.urls"
 ASGI_APPLICATION = "transcription_site.asgi.application"
 APPEND_SLASH = False
-LOGIN_URL = "admin:login"
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "front"
+LOGOUT_REDIRECT_URL = "sign-in"
 CSRF_FAILURE_VIEW = "jobs.api.errors.csrf_failure"
 
 TEMPLATES = [

@@ -9,8 +9,7 @@ from django.views.generic import RedirectView
 from jobs import health
 
 urlpatterns = [
-    # For a person who opens the address that `make run` prints.
-    path("", RedirectView.as_view(pattern_name="docs"), name="front"),
+    path("", include("jobs.web.urls")),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("", include("jobs.api.urls")),
     path("healthz", health.healthz, name="healthz"),

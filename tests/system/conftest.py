@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,6 +34,8 @@ class RunningSystem:
     def start(self) -> None:
         self._system.start("admin")
         self.client: httpx2.Client = self._system.client()
+        self.url = self._system.url
+        self.password = self._system.credentials["password"]
 
     def stop(self) -> None:
         self._system.stop(grace=20)
@@ -98,24 +100,26 @@ class RunningSystem:
 StartSystem = Callable[..., RunningSystem]
 
 
+@contextmanager
+def running_system(folder: Path, **variables: str) -> Iterator[RunningSystem]:
+    """A system with the variables given, whose files and whose new database are its own."""
+    (folder / "audio").mkdir()
+    own = {"REDIS_URL": "", "AUDIO_ROOT": str(folder / "audio"), "DATABASE_URL": fresh_database()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (own | variables).items():  # without a REDIS_URL the bundled one starts
+            patch.setenv(name, value)
+        system = RunningSystem(folder)
+        try:
+            yield system
+        finally:
+            system.stop()
+
+
 @pytest.fixture
-def start_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartSystem]:
-    """Starts a system, once, with the variables given and a database of its own."""
-    running: list[RunningSystem] = []
-
-    def start(**variables: str) -> RunningSystem:
-        monkeypatch.setenv("REDIS_URL", "")  # the bundled one, as `make run` has it
-        monkeypatch.setenv("AUDIO_ROOT", str(tmp_path / "audio"))
-        monkeypatch.setenv("DATABASE_URL", fresh_database())
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        (tmp_path / "audio").mkdir()
-        running.append(RunningSystem(tmp_path))
-        return running[0]
-
-    yield start
-    for system in running:
-        system.stop()
+def start_system(tmp_path: Path) -> Iterator[StartSystem]:
+    """Starts a system, once, with the variables given."""
+    with ExitStack() as stack:
+        yield lambda **variables: stack.enter_context(running_system(tmp_path, **variables))
 
 
 @pytest.fixture

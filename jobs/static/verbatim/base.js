@@ -1,0 +1,13 @@
+// What every page has: the theme's switch, and times in the reader's zone.
+import { localiseTimes } from "./times.js";
+
+document.getElementById("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const shown = root.dataset.theme || system;
+  root.dataset.theme = shown === "dark" ? "light" : "dark";
+  localStorage.setItem("theme", root.dataset.theme);
+});
+
+localiseTimes(document);
+document.addEventListener("htmx:load", (event) => localiseTimes(event.detail.elt));

@@ -1,0 +1,54 @@
+// What happens to the job while one looks: each part's text the moment that it is there.
+import { watch } from "./socket.js";
+
+const ENDS = new Set(["job.completed", "job.failed", "job.cancelled", "job.retried"]);
+
+export class Live {
+  constructor(jobId, article, parts, { onText, onEdited, onChanged, onRefused }) {
+    Object.assign(this, { article, parts, onText, onEdited, onChanged });
+    this.sequence = Number(article.dataset.sequence);
+    this.progress = document.getElementById("progress");
+    this.#count();
+    watch(`/ws/transcript/${jobId}`, {
+      greeting: () => ({ since: this.sequence }),
+      onMessage: (event) => this.#heard(event),
+      onRefused,
+    });
+  }
+
+  #heard(event) {
+    if (event.type === "snapshot") return this.onChanged(); // it knows no such number: all is new
+    if (event.sequence) {
+      if (event.sequence <= this.sequence) return;
+      this.sequence = event.sequence;
+    }
+    if (ENDS.has(event.type)) return this.onChanged();
+    if (event.type === "job.edited") return this.onEdited();
+    if (event.type === "job.delayed") this.#status("delayed");
+    if (event.type === "job.resumed") this.#status("progress");
+    if (event.type.startsWith("chunk.")) this.#chunk(event);
+  }
+
+  #chunk({ type, data }) {
+    const part = this.parts.find(({ index }) => index === data.index);
+    if (!part) return this.onChanged(); // the recording was cut: there are parts now
+    const state = part.section.querySelector(".state");
+    const status = type.slice("chunk.".length);
+    part.section.dataset.status = { started: "in_progress", preview: "in_progress" }[status] ?? status;
+    state.hidden = status === "completed" || status === "preview";
+    state.textContent = { started: "Listening …", pending: "Trying again soon", failed: "This part is missing.", cancelled: "Cancelled" }[status] ?? "";
+    if (status === "completed" || status === "preview") part.element.textContent = data.text;
+    if (status === "completed") this.onText(part.index);
+    this.#count();
+  }
+
+  #count() {
+    if (!this.progress) return;
+    const done = this.parts.filter(({ section }) => !["pending", "in_progress"].includes(section.dataset.status));
+    this.progress.value = done.length;
+  }
+
+  #status(text) {
+    document.getElementById("status").textContent = text;
+  }
+}

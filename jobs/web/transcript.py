@@ -1,0 +1,59 @@
+"""The page of one transcript: read it as it comes, listen, correct, take it away."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404
+
+from jobs.exports import CONTENT_TYPES
+from jobs.models import Chunk, ChunkStatus, ErasedJob, Job, JobStatus
+from jobs.results import load_results
+from jobs.web.views import ERASED, Page
+
+
+class TranscriptPage(Page):
+    """One job. What the scripts need beside the text lies in data attributes."""
+
+    template_name = "web/transcript.html"
+    here = "transcript"
+
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        job_id = self.kwargs["job_id"]
+        result = load_results([job_id]).get(job_id)
+        if result is None or not self._may_see(result["userId"]):
+            raise Http404(self._why(job_id))
+        sequence = Job.objects.filter(pk=job_id).values_list("sequence", flat=True).first()
+        return super().get_context_data(
+            job=result,
+            sequence=sequence,
+            ended=result["jobStatus"] != JobStatus.IN_PROGRESS,
+            has_file=result["jobStatus"] in {JobStatus.COMPLETED, JobStatus.FAILED},
+            formats=list(CONTENT_TYPES),
+            parts=_parts(job_id, result),
+            **context,
+        )
+
+    def _may_see(self, user_id: str) -> bool:
+        return user_id == self.user_id or bool(getattr(self.request.user, "is_staff", False))
+
+    def _why(self, job_id: UUID) -> str:
+        erased = ErasedJob.objects.filter(pk=job_id, user_id=self.user_id).exists()
+        return ERASED if erased else ""
+
+
+def _parts(job_id: UUID, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each chunk with the text that there is of it, and its number as people count."""
+    rows = Chunk.objects.filter(job_id=job_id).values_list("index", "text")
+    texts = dict(rows)
+    return [
+        {
+            **chunk,
+            "number": chunk["index"] + 1,
+            "text": texts.get(chunk["index"], ""),
+            "is_missing": chunk["status"] == ChunkStatus.FAILED,
+            "waits": chunk["status"] in {ChunkStatus.PENDING, ChunkStatus.IN_PROGRESS},
+        }
+        for chunk in result["chunks"]
+    ]

@@ -1,0 +1,97 @@
+"""The list of one's transcripts, and several of them in one file."""
+
+from __future__ import annotations
+
+import zipfile
+from contextlib import suppress
+from tempfile import TemporaryFile
+from typing import Any, Final
+from uuid import UUID
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.http import FileResponse, Http404, HttpRequest
+from django.views.generic import View
+
+from asr.errors import EngineUnavailable
+from jobs.exports import CONTENT_TYPES, NotCompletedError, export
+from jobs.models import ChunkStatus, JobGoneError, JobStatus, UserJobIndex
+from jobs.results import load_results
+from jobs.web.views import Page
+
+PAGE_LENGTH: Final = 25
+SHOWN_CHARACTERS: Final = 160  # of a transcript
+
+
+class TranscriptsPage(Page):
+    """One's jobs, newest first, of one status or of all."""
+
+    template_name = "web/transcripts.html"
+    here = "transcripts"
+
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        status = self.request.GET.get("status", "")
+        statuses = [status] if status in JobStatus.values else []
+        rows = UserJobIndex.objects.search(self.user_id, statuses)
+        before = _uuid(self.request.GET.get("before", ""))
+        page = rows.filter(pk__lt=before) if before else rows
+        ids = list(page.values_list("pk", flat=True)[: PAGE_LENGTH + 1])
+        results = load_results(ids[:PAGE_LENGTH])
+        return super().get_context_data(
+            status=status,
+            statuses=JobStatus.choices,
+            formats=list(CONTENT_TYPES),
+            jobs=[_row(results[job_id]) for job_id in ids[:PAGE_LENGTH] if job_id in results],
+            is_first=before is None,
+            older=ids[PAGE_LENGTH - 1] if len(ids) > PAGE_LENGTH else None,
+            **context,
+        )
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """What the list shows of a job."""
+    chunks = result["chunks"]
+    text = result["transcription"] or ""
+    lengths = [chunk["durationSeconds"] or 0.0 for chunk in chunks]
+    return {
+        **result,
+        "beginning": text[:SHOWN_CHARACTERS].rstrip() + ("…" if text[SHOWN_CHARACTERS:] else ""),
+        "done": sum(chunk["status"] == ChunkStatus.COMPLETED for chunk in chunks),
+        "failed": sum(chunk["status"] == ChunkStatus.FAILED for chunk in chunks),
+        "total": len(chunks),
+        "seconds": round(result["durationSeconds"] or sum(lengths)),
+        "has_file": result["jobStatus"] in {JobStatus.COMPLETED, JobStatus.FAILED},
+    }
+
+
+class DownloadPage(LoginRequiredMixin, View):
+    """Chosen transcripts as one ZIP archive: `?format=txt&job=…&job=…`."""
+
+    def get(self, request: HttpRequest) -> FileResponse:
+        """Those that are another's, gone or not to be had are left out; 404 when none is left."""
+        file_format = request.GET.get("format", "")
+        asked = [job_id for value in request.GET.getlist("job")[:100] if (job_id := _uuid(value))]
+        mine = UserJobIndex.objects.search(request.user.get_username(), []).filter(pk__in=asked)
+        job_ids = list(mine.values_list("pk", flat=True))
+        if file_format not in CONTENT_TYPES or not job_ids:
+            raise Http404
+        archive = TemporaryFile()  # noqa: SIM115  (the answer closes it)
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for job_id in job_ids:
+                with suppress(JobGoneError, NotCompletedError, EngineUnavailable):
+                    file = export(job_id, file_format)
+                    name = file.name
+                    if name in packed.namelist():  # two of the same title
+                        name = f"{job_id} {name}"
+                    packed.writestr(name, file.content)
+            count = len(packed.namelist())
+        if not count:
+            archive.close()
+            raise Http404
+        archive.seek(0)
+        return FileResponse(archive, as_attachment=True, filename="transcripts.zip")
+
+
+def _uuid(value: str) -> UUID | None:
+    with suppress(ValueError):
+        return UUID(value)
+    return None

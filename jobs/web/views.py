@@ -1,0 +1,43 @@
+"""Signing in, and what every page has."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.auth.views import LoginView
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.generic import TemplateView
+
+ERASED: Final = "erased"  # of what was there once, in a page's Http404
+
+
+class SignIn(LoginView):
+    """For all accounts that have a password; who is signed in already is led on."""
+
+    template_name = "web/sign_in.html"
+    redirect_authenticated_user = True
+
+
+class Page(LoginRequiredMixin, TemplateView):
+    """A page of the person who is signed in, and of nobody else."""
+
+    here = ""
+
+    @property
+    def user_id(self) -> str:
+        """Whose things it shows."""
+        return str(self.request.user.get_username())
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """The page, or one that says that there is nothing; a caller of the API gets JSON."""
+        try:
+            return super().get(request, *args, **kwargs)
+        except Http404 as error:
+            erased = str(error) == ERASED
+            status = 410 if erased else 404
+            return render(request, "web/not_found.html", {"erased": erased}, status=status)
+
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        return super().get_context_data(here=self.here, user_id=self.user_id, **context)
