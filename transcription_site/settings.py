@@ -41,9 +41,9 @@ CONTENT_SECURITY_POLICY = {
         "style-src": [csp.SELF, csp.UNSAFE_INLINE],
         "img-src": [csp.SELF, "data:"],
         "font-src": [csp.SELF],
-        "media-src": [csp.SELF, *env.audio_origins()],
-        "connect-src": [csp.SELF],
-        "media-src": [csp.SELF, "blob:"],  # also what was chosen and not sent yet
+        # Sound that was handed in, also to a bucket, and what was chosen and not sent yet.
+        "media-src": [csp.SELF, "blob:", *env.audio_origins()],
+        "connect-src": [csp.SELF, *env.audio_origins()],
         "form-action": [csp.SELF],
         "frame-ancestors": [csp.NONE],
         "base-uri": [csp.NONE],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any, Final
@@ -16,6 +17,8 @@ from asr.errors import EngineUnavailable
 from jobs.exports import CONTENT_TYPES, NotCompletedError, export
 from jobs.models import ChunkStatus, JobGoneError, JobStatus, UserJobIndex
 from jobs.results import load_results
+from jobs.search_words import MAX_QUERY, Term, hit, terms_of
+from jobs.text_search import Found
 from jobs.web.views import Page
 
 PAGE_LENGTH: Final = 25
@@ -23,44 +26,77 @@ SHOWN_CHARACTERS: Final = 160  # of a transcript
 
 
 class TranscriptsPage(Page):
-    """One's jobs, newest first, of one status or of all."""
+    """One's jobs, newest first: of one status or of all, with certain words or any."""
 
     template_name = "web/transcripts.html"
     here = "transcripts"
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        status = self.request.GET.get("status", "")
-        statuses = [status] if status in JobStatus.values else []
-        rows = UserJobIndex.objects.search(self.user_id, statuses)
-        before = _uuid(self.request.GET.get("before", ""))
-        page = rows.filter(pk__lt=before) if before else rows
-        ids = list(page.values_list("pk", flat=True)[: PAGE_LENGTH + 1])
+        asked = self.request.GET
+        status, text = asked.get("status", ""), asked.get("text", "")[:MAX_QUERY]
+        before, terms = _uuid(asked.get("before", "")), terms_of(text)
+        rows = self._rows(status, text, terms)
+        if before:
+            rows = rows.filter(job_id__lt=before)
+        ids = [row.job_id for row in rows[: PAGE_LENGTH + 1]]
         results = load_results(ids[:PAGE_LENGTH])
         return super().get_context_data(
             status=status,
+            text=text,
             statuses=JobStatus.choices,
             formats=list(CONTENT_TYPES),
-            jobs=[_row(results[job_id]) for job_id in ids[:PAGE_LENGTH] if job_id in results],
+            jobs=[
+                _row(results[job_id], terms) for job_id in ids[:PAGE_LENGTH] if job_id in results
+            ],
             is_first=before is None,
-            older=ids[PAGE_LENGTH - 1] if len(ids) > PAGE_LENGTH else None,
+            older=self._older(ids),
             **context,
         )
 
+    def _rows(self, status: str, text: str, terms: list[Term]) -> Any:
+        statuses = [status] if status in JobStatus.values else []
+        if terms:
+            return Found(terms, self.user_id, statuses)
+        if text.strip():
+            return UserJobIndex.objects.none()  # no word in it
+        return UserJobIndex.objects.search(self.user_id, statuses)
 
-def _row(result: dict[str, Any]) -> dict[str, Any]:
+    def _older(self, ids: list[UUID]) -> str:
+        """The query of the next page; empty on the last."""
+        if len(ids) <= PAGE_LENGTH:
+            return ""
+        query = self.request.GET.copy()
+        query["before"] = str(ids[PAGE_LENGTH - 1])
+        return query.urlencode()
+
+
+def _row(result: dict[str, Any], terms: list[Term]) -> dict[str, Any]:
     """What the list shows of a job."""
     chunks = result["chunks"]
-    text = result["transcription"] or ""
     lengths = [chunk["durationSeconds"] or 0.0 for chunk in chunks]
     return {
         **result,
-        "beginning": text[:SHOWN_CHARACTERS].rstrip() + ("…" if text[SHOWN_CHARACTERS:] else ""),
+        "shown": list(_shown(result["transcription"] or "", terms)),
         "done": sum(chunk["status"] == ChunkStatus.COMPLETED for chunk in chunks),
         "failed": sum(chunk["status"] == ChunkStatus.FAILED for chunk in chunks),
         "total": len(chunks),
         "seconds": round(result["durationSeconds"] or sum(lengths)),
         "has_file": result["jobStatus"] in {JobStatus.COMPLETED, JobStatus.FAILED},
     }
+
+
+def _shown(text: str, terms: list[Term]) -> Iterator[tuple[str, bool]]:
+    """The beginning of a text, or what was found in it: pieces, and whether each is a hit."""
+    if not terms:
+        if text:
+            yield text[:SHOWN_CHARACTERS].rstrip() + ("…" if text[SHOWN_CHARACTERS:] else ""), False
+        return
+    found, at = hit(text, terms), 0
+    for start, end in found["spans"]:
+        yield found["text"][at:start], False
+        yield found["text"][start:end], True
+        at = end
+    yield found["text"][at:], False
 
 
 class DownloadPage(LoginRequiredMixin, View):

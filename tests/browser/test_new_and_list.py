@@ -34,6 +34,8 @@ def test_six_files_are_dropped_ordered_sent_and_appear_in_the_list(page: Page) -
 
     page.get_by_label("Title").fill("Monday")
     page.get_by_role("button", name="Transcribe").click()
+    expect(page).to_have_url(re.compile("/t/"))
+    page.get_by_role("link", name="Transcripts").click()
     row = page.locator(".job", has_text="Monday")
     expect(row.locator(".badge")).to_have_text("Completed", timeout=120_000)
     expect(row).to_contain_text("0:2")
@@ -44,6 +46,11 @@ def test_six_files_are_dropped_ordered_sent_and_appear_in_the_list(page: Page) -
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename == "transcripts.zip"
+    said = row.locator("p").last.inner_text().split()
+    page.get_by_label("Words in the text").fill(f'"{said[0]} {said[1]}"')
+    expect(page.locator(".job mark").first).to_have_text(f"{said[0]} {said[1]}")
+    expect(page).to_have_url(re.compile("text="))
+    assert_accessible(page)
     page.get_by_label("Status").select_option("failed")
     expect(page.get_by_text("There is none like that.")).to_be_visible()
     expect(page).to_have_url(re.compile("status=failed"))
@@ -84,4 +91,4 @@ def test_a_connection_that_breaks_loses_nothing(page: Page) -> None:
     expect(page.get_by_role("alert").filter(has_text="not reached")).to_be_visible(timeout=20_000)
     page.context.set_offline(False)
     page.get_by_role("button", name="Transcribe").click()
-    expect(page.locator(".job").first).to_be_visible()
+    expect(page.locator(".part-text")).to_have_count(1)
