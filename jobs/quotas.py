@@ -121,8 +121,11 @@ def take_room(user_id: str, size: int) -> None:
 
 
 def bytes_announced(user_id: str) -> BytesAnnounced:
-    """What counts for QUOTA_UPLOAD_BYTES."""
-    unused = Upload.objects.announced().filter(user_id=user_id)
+    """What counts for QUOTA_UPLOAD_BYTES: as long as an address may bring a file, also in vain.
+
+    So what is given back goes on counting where a bucket takes files at addresses that are good.
+    """
+    unused = Upload.objects.filter(user_id=user_id, size_bytes__isnull=False)
     found = unused.aggregate(bytes=Sum("size_bytes"), first=Min("expires_time"))
     return BytesAnnounced(bytes=found["bytes"] or 0, until=found["first"])
 

@@ -47,7 +47,8 @@ def owner_of(upload_id: UUID) -> str | None:
 def give_back(user_id: str, upload_id: UUID) -> None:
     """Remove what the user has announced, whether or not it was sent.
 
-    While the storage is away the file is left to the sweeper, and counts no more all the same.
+    While the storage is away the file is left to the sweeper. It counts until it is gone for good:
+    in a bucket that is when its address is over.
 
     Raises:
         UploadInUseError, NoSuchUploadError

@@ -1,7 +1,7 @@
 """Waiting for jobs to end: a call that holds neither a thread nor a connection meanwhile.
 
-Only so many wait at once. For one more, whoever has waited longest is answered at once: a newcomer
-that were refused would ask again at once, and again.
+Beyond a bound one more waits only for a while. A newcomer that were refused would ask again at
+once, and again; so would one who were let go early, and put out the next.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -22,8 +23,9 @@ from django.http.response import HttpResponseBase
 from jobs.watching import Watch
 
 MAX_WAIT_SECONDS: Final = 30
-MOST: Final = 2000  # who wait in one process
+MOST: Final = 2000  # who wait in one process as long as they like
 MOST_OF_ONE: Final = 100  # and of these, of one user
+CROWDED_SECONDS: Final = 5.0  # for which one more waits at most
 
 
 class AskAgain(HttpResponse):
@@ -49,11 +51,11 @@ class Waits:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._callers: dict[asyncio.Future[None], str | None] = {}  # the oldest first
+        self._callers: Counter[str | None] = Counter()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._callers)
+        return self._callers.total()
 
     async def answer(
         self,
@@ -72,38 +74,29 @@ class Waits:
     async def until_ended(self, job_id: UUID, seconds: float, caller: str | None = None) -> None:
         """Return when the job is not in progress any more, or after so many seconds.
 
-        Sooner, when too many have come since.
+        Sooner, where too many wait already.
         """
         if self._closed:
             return
-        self._make_room(caller)
+        if self._is_crowded(caller):
+            seconds = min(seconds, CROWDED_SECONDS)
         self._end_with_the_process()
-        with self._watch.end_of(job_id) as ended:
-            self._callers[ended] = caller
-            try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await ended
-            finally:
-                self._callers.pop(ended, None)
+        self._callers[caller] += 1
+        try:
+            with self._watch.end_of(job_id) as ended, suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ended
+        finally:
+            self._callers -= Counter([caller])
 
     def close(self) -> None:
         """Let all go, and nobody wait any more."""
         self._closed = True
         self._watch.let_go()
 
-    def _make_room(self, caller: str | None) -> None:
-        """Let the one go who has waited longest: of this caller, then of all."""
-        own = [ended for ended, of in self._callers.items() if of == caller]
-        if caller is not None and len(own) >= MOST_OF_ONE:
-            self._let_go(own[0])
-        if len(self._callers) >= MOST:
-            self._let_go(next(iter(self._callers)))
-
-    def _let_go(self, ended: asyncio.Future[None]) -> None:
-        del self._callers[ended]  # now: others may come before it is answered
-        if not ended.done():
-            ended.set_result(None)
+    def _is_crowded(self, caller: str | None) -> bool:
+        own = 0 if caller is None else self._callers[caller]
+        return own >= MOST_OF_ONE or len(self) >= MOST
 
     def _end_with_the_process(self) -> None:
         """The server stops when all are answered: those who wait are, once it is told to stop."""

@@ -34,6 +34,7 @@ from jobs.models import (
     Job,
     WebhookAttempt,
     WebhookDelivery,
+    WebhookEndpoint,
     WebhookEvent,
     from_now,
     iso_time,
@@ -81,12 +82,12 @@ class Outcome:
 def deliver(
     delivery_id: UUID,
     *,
-    limit: float = LIMIT_SECONDS,
+    limit: float | None = None,
     resolve: Resolver = address_guard.resolve_by_system,
 ) -> float | None:
-    """Send a delivery, if it is due, nobody else has it and its endpoint has a free place.
+    """Send a delivery, if it is due, nobody else has it, and endpoint and user have a free place.
 
-    The others of a busy endpoint are looked for by who ends one, see `webhooks.next_due`.
+    The others of a busy one are looked for by who ends one, see `webhooks.next_due`.
 
     Returns:
         Seconds until it is due again, if it is; None when there is nothing more to do.
@@ -96,7 +97,7 @@ def deliver(
         return None
     release_connection()
     began = time.monotonic()
-    outcome = _send(parcel, limit=limit, resolve=resolve)
+    outcome = _send(parcel, limit=limit or LIMIT_SECONDS, resolve=resolve)
     crashpoint("after-webhook")
     return _record(parcel, outcome, seconds=time.monotonic() - began)
 
@@ -105,6 +106,7 @@ def _claim(delivery_id: UUID) -> Parcel | None:
     """Make an attempt ours, and write it down before anything is sent."""
     attempt_id = uuid4()
     with transaction.atomic():
+        _hold_places(delivery_id)
         due = WebhookDelivery.objects.sendable().filter(pk=delivery_id)
         expires = from_now(CLAIM)
         if not due.update(
@@ -123,6 +125,16 @@ def _claim(delivery_id: UUID) -> Parcel | None:
             return None
         WebhookAttempt.objects.create(pk=attempt_id, delivery_id=delivery_id)
     return _parcel(delivery, attempt_id, titles[0], cast("Any", delivery).now)
+
+
+def _hold_places(delivery_id: UUID) -> None:
+    """Let others who claim something of the same user wait: two would take the last place both.
+
+    Endpoints come before deliveries, as wherever both are locked.
+    """
+    user = WebhookDelivery.objects.filter(pk=delivery_id).values("user_id")
+    own = WebhookEndpoint.objects.filter(user_id__in=user).order_by("pk")
+    list(own.select_for_update().values_list("pk"))
 
 
 def _parcel(delivery: WebhookDelivery, attempt_id: UUID, title: str, now: datetime) -> Parcel:

@@ -258,7 +258,7 @@ def send_lost(send: Callable[[UUID], None], *, everything: bool) -> int:
 
 
 def next_due() -> UUID | None:
-    """The delivery that has been due for longest, of endpoints that have a free place."""
+    """The delivery that has been due for longest, of those that have a free place."""
     due = WebhookDelivery.objects.sendable().order_by("not_before")
     return due.values_list("pk", flat=True).first()
 

@@ -183,7 +183,9 @@ class IncomingBody:
         except TimeoutError:
             raise asyncio.CancelledError from None
         except RuntimeError as error:
-            if "closed" not in str(error):  # what uvloop says of a connection that is gone
+            if "handler is closed" not in str(
+                error
+            ):  # what uvloop says of a connection that is gone
                 raise
             self._hung_up = True
             logger.info("A caller hung up before the whole answer was sent")

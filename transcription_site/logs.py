@@ -17,7 +17,8 @@ class CallersErrors(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record, where it is one of those; it is always let through."""
-        if 400 <= getattr(record, "status_code", 0) < 500:
+        status = getattr(record, "status_code", None)
+        if isinstance(status, int) and 400 <= status < 500:
             record.levelno = min(record.levelno, logging.WARNING)
             record.levelname = logging.getLevelName(record.levelno)
             record.exc_info = record.exc_text = None

@@ -34,7 +34,8 @@ class ApiViewSet(GenericViewSet[Any]):
             return
         described = schema()
         described.view = self
-        known = {parameter.name for parameter in described.get_override_parameters()}
+        documented = described.get_override_parameters()
+        known = {each.name for each in documented if each.location == OpenApiParameter.QUERY}
         if unknown := set(request.GET) - known - {api_settings.URL_FORMAT_OVERRIDE}:
             wrong = ErrorDetail("There is no such parameter.", "unknown_field")
             raise ValidationError({printable(name): [wrong] for name in sorted(unknown)})

@@ -2,8 +2,8 @@
 
 A submission of 24 chunks spent 11 of its 28 ms in `bulk_create` (35 columns each, most of them
 alike). The SQL here is what PostgreSQL and SQLite have in common, but for how rows are handed over:
-PostgreSQL takes an array for each column, so that the statement is the same for any number of rows,
-and neither its driver nor the server reads it anew.
+PostgreSQL takes an array for each column, so that the statement is the same for any number of rows
+and its driver has not to take it apart anew.
 """
 
 from __future__ import annotations

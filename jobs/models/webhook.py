@@ -21,6 +21,7 @@ ROTATION: Final = timedelta(hours=24)  # for which the previous secret signs as 
 CLAIM: Final = timedelta(seconds=60)  # an attempt takes 10 s at most: after that it has died
 DELIVERIES_KEPT: Final = timedelta(days=30)
 AT_ONCE_EACH: Final = 2  # deliveries to one endpoint: one that hangs holds up no other
+AT_ONCE_OF_USER: Final = 4  # to all endpoints of one user, who may have ten that hang
 
 
 class WebhookEvent(TextChoices):
@@ -108,12 +109,11 @@ class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
         return self.filter(claim__isnull=False, not_before__gt=Now())
 
     def sendable(self) -> WebhookDeliveryQuerySet:
-        """Due ones of endpoints to which not as much is being sent as may be.
-
-        Two that look at the same moment may both send: it is a share, not a lock.
-        """
-        busy = WebhookDelivery.objects.under_way().values("endpoint").alias(count=Count("pk"))
-        return self.due().exclude(endpoint__in=busy.filter(count__gte=AT_ONCE_EACH))
+        """Due ones of endpoints and users to whom not as much is being sent as may be."""
+        sending, count = WebhookDelivery.objects.under_way(), Count("pk")
+        busy = sending.values("endpoint").alias(count=count).filter(count__gte=AT_ONCE_EACH)
+        users = sending.values("user_id").alias(count=count).filter(count__gte=AT_ONCE_OF_USER)
+        return self.due().exclude(endpoint__in=busy).exclude(user_id__in=users)
 
     def lost(self) -> WebhookDeliveryQuerySet:
         """Due ones that no message points at any more, as far as one can tell."""

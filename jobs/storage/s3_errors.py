@@ -12,6 +12,10 @@ BUCKET: Final = "AUDIO_STORAGE_URL"
 CREDENTIALS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _NOT_THERE: Final = {"404", "NoSuchKey"}
 _NO_BUCKET: Final = {"404", "NoSuchBucket"}
+_REFUSED: Final = {
+    *("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    *("ExpiredToken", "InvalidToken", "AllAccessDisabled"),
+}
 _ELSEWHERE: Final = {"301", "400"}  # a temporary key that has ended is answered by 400 as well
 
 
@@ -62,7 +66,9 @@ def _of_answer(code: str, *, making: bool) -> StorageAwayError:
     if code in _ELSEWHERE:
         detail = f"the object storage refused ({code})"
         return StorageAwayError(detail, look_at=f"the region in {BUCKET}, and {CREDENTIALS}")
-    return _refused(f"the object storage refuses the credentials ({code})")
+    if code in _REFUSED:
+        return _refused(f"the object storage refuses the credentials ({code})")
+    return StorageAwayError(f"the object storage fails ({code})", look_at=f"the server in {BUCKET}")
 
 
 def _refused(detail: str) -> StorageAwayError:

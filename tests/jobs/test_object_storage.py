@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from botocore.exceptions import ClientError
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from rest_framework.test import APIClient
@@ -18,6 +19,7 @@ from rest_framework.test import APIClient
 from asr.errors import AudioRejected
 from jobs import storage
 from jobs.storage.s3 import LOOK_SECONDS, READ_SECONDS, S3AudioStorage
+from jobs.storage.s3_errors import explained
 from tests.helpers import together
 from tests.object_storage import KEY, ObjectStorage, start_object_storage
 
@@ -126,6 +128,15 @@ def test_refused_credentials_are_told_with_the_variables_to_look_at(
         "the object storage refuses the credentials (403): see AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY, and whether they may list the bucket in AUDIO_STORAGE_URL"
     )
+
+
+@pytest.mark.parametrize("code", ["503", "500", "429", "SlowDown"])
+def test_a_server_that_stumbles_is_not_taken_for_refused_credentials(code: str) -> None:
+    answer: Any = {"Error": {"Code": code}}
+    told = explained(ClientError(answer, "HeadBucket"))
+    assert told.reason == "storage_unavailable"
+    assert f"the object storage fails ({code})" in told.advice
+    assert "KEY" not in told.advice
 
 
 def test_missing_credentials_are_told(

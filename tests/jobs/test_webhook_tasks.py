@@ -12,7 +12,7 @@ import pytest
 
 from jobs import tasks, webhook_delivery, webhooks
 from jobs.models import Job, WebhookDelivery, from_now
-from jobs.models.webhook import AT_ONCE_EACH
+from jobs.models.webhook import AT_ONCE_EACH, AT_ONCE_OF_USER
 from jobs.sweeper import sweep
 from tests import factories
 from tests.asr.vendor import Vendor, serving
@@ -133,10 +133,34 @@ def test_a_receiver_that_hangs_holds_up_no_other_endpoint(
     told = factories.make_completed_job("word", user_id="bob")
     wait_until(lambda: WebhookDelivery.objects.get(job_id=told.pk).status == "delivered")
     assert statuses() == ["delivered"] + ["pending"] * len(jobs)
-    assert sum(request.path == "/v1" for request in receiver.received) < tasks.WEBHOOKS_AT_ONCE
+    assert sum(request.path == "/v1" for request in receiver.received) == AT_ONCE_EACH
     go_on.set()
     wait_until(lambda: statuses() == ["delivered"] * (1 + len(jobs)))
     assert len(receiver.received) == 1 + len(jobs)
+
+
+def test_a_user_whose_receivers_all_hang_holds_up_no_other_user(
+    worker: WorkerInTest, receiver: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def hangs_for_alice(handler: Any) -> None:
+        assert handler.path == "/v1/fast" or go_on.wait(60)
+        handler.json(200, {})
+
+    receiver.answer = hangs_for_alice
+    monkeypatch.setattr(webhook_delivery, "LIMIT_SECONDS", 60.0)
+    for number in range(5):
+        factories.make_webhook(f"{receiver.url}/{number}")
+    jobs = [factories.make_completed_job("word") for _ in range(3)]
+    worker.start(tasks.WEBHOOKS_AT_ONCE + 2, {"control", "webhooks"})
+    wait_until(lambda: len(receiver.received) == AT_ONCE_OF_USER)
+    factories.make_webhook(f"{receiver.url}/fast", user_id="bob")
+    told = factories.make_completed_job("word", user_id="bob")
+    wait_until(lambda: WebhookDelivery.objects.get(job_id=told.pk).status == "delivered")
+    assert len(receiver.received) == AT_ONCE_OF_USER + 1
+    go_on.set()
+    wait_until(lambda: statuses() == ["delivered"] * (1 + 5 * len(jobs)))
 
 
 def test_with_the_broker_away_a_job_ends_and_is_told_later(

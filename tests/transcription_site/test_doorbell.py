@@ -15,7 +15,7 @@ from django.conf import settings
 from dramatiq.broker import MessageProxy
 
 from tests.helpers import wait_until
-from transcription_site import doorbell
+from transcription_site import broker, doorbell
 from transcription_site.broker import SafeConsumer, SafeRedisBroker
 from transcription_site.doorbell import CHANNEL, Bell
 
@@ -25,7 +25,8 @@ MANY_MISSES = 30  # after which a consumer waits for at least half of its longes
 
 
 @pytest.fixture
-def used() -> SafeRedisBroker:
+def used(monkeypatch: pytest.MonkeyPatch) -> SafeRedisBroker:
+    monkeypatch.setattr(broker, "REST_MS", int(LONG * 1000))
     return SafeRedisBroker(url=settings.BROKER_URL, middleware=[])
 
 

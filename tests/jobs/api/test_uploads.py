@@ -240,13 +240,15 @@ def test_what_was_announced_can_be_given_back(
     alice: APIClient, put: Put, settings: Any, where: str
 ) -> None:
     settings.QUOTA_UPLOAD_BYTES = len(SOUND)
-    for send in (False, True):
+    for send in (False, True) if where == "local" else (True,):
         answer = announce(alice).json()
         assert not send or put(answer) < 300
         assert announce(alice).status_code == 429
         assert alice.delete(f"/uploads/{answer['uploadId']}").status_code == 204
         assert not exists(answer["audioChunkPath"])
-        assert alice.get("/usage").json()["limits"]["uploadBytes"]["used"] == 0.0
+        # A bucket's address takes the file again, as long as it is good.
+        counted = 0.0 if where == "local" else float(len(SOUND))
+        assert alice.get("/usage").json()["limits"]["uploadBytes"]["used"] == counted
         assert alice.delete(f"/uploads/{answer['uploadId']}").status_code == 404
         assert wrong(submit(alice, answer["audioChunkPath"]))[1] == "audio_not_found"
     if where == "local":  # a bucket asks nobody, and so the file is removed once more

@@ -163,40 +163,35 @@ def _finish_all(jobs: list[Job]) -> None:
 @pytest.mark.parametrize(
     ("bound", "service"), [("MOST_OF_ONE", False), ("MOST", False), ("MOST", True)]
 )
-def test_beyond_the_bound_who_has_waited_longest_is_answered(
+def test_beyond_the_bound_one_more_waits_for_a_while_and_puts_nobody_out(
     application: Application, monkeypatch: pytest.MonkeyPatch, bound: str, service: bool
 ) -> None:
-    monkeypatch.setattr(waits, bound, 3)
-    jobs = [factories.make_job(1) for _ in range(5)]
+    monkeypatch.setattr(waits, bound, 2)
+    monkeypatch.setattr(waits, "CROWDED_SECONDS", 0.5)
+    jobs = [factories.make_job(1) for _ in range(3)]
 
-    async def crowd(ask: Ask) -> tuple[list[httpx2.Response], list[httpx2.Response]]:
-        waiting: list[asyncio.Future[httpx2.Response]] = []
-        for job in jobs:
-            places, future = len(application._waits), asyncio.ensure_future(ask(job))
-            expected = min(3, places + 1)
-            waiting.append(future)
-            came = partial(_has_come, application, _newest(application), expected)
-            await asyncio.to_thread(wait_until, came)
-        sent_away = await asyncio.gather(*waiting[:2])
-        assert not any(future.done() for future in waiting[2:])
+    async def crowd(ask: Ask) -> tuple[httpx2.Response, float, list[httpx2.Response]]:
+        waiting = []
+        for number, job in enumerate(jobs[:2], start=1):
+            waiting.append(asyncio.ensure_future(ask(job)))
+            here = partial(_are_here, application, number)
+            await asyncio.to_thread(wait_until, here)
+        began = time.monotonic()
+        one_more = await ask(jobs[2])
+        took = time.monotonic() - began
+        assert not any(future.done() for future in waiting)
         await asyncio.to_thread(_finish_all, jobs)
-        return sent_away, await asyncio.gather(*waiting[2:])
+        return one_more, took, await asyncio.gather(*waiting)
 
-    began = time.monotonic()
-    sent_away, stayed = with_client(application, crowd, service=service)
-    assert time.monotonic() - began < 20
-    assert [answer.json()["jobStatus"] for answer in sent_away] == ["in_progress"] * 2
-    assert [answer.json()["jobStatus"] for answer in stayed] == ["completed"] * 3
+    one_more, took, stayed = with_client(application, crowd, service=service)
+    assert one_more.json()["jobStatus"] == "in_progress"
+    assert 0.5 <= took < 20
+    assert [answer.json()["jobStatus"] for answer in stayed] == ["completed"] * 2
     assert len(application._waits) == 0
 
 
-def _has_come(application: Application, before: object, count: int) -> bool:
-    """Whether somebody else is the newest of so many."""
-    return _newest(application) is not before and len(application._waits) == count
-
-
-def _newest(application: Application) -> object:
-    return next(reversed(application._waits._callers), None)
+def _are_here(application: Application, count: int) -> bool:
+    return len(application._waits) == count
 
 
 @pytest.mark.parametrize("others", [("alice", "bob"), (None, None)])
