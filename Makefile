@@ -11,7 +11,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --strip-extra
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test faults bench bench-quick lint audit lock whisper
+.PHONY: help demo run test faults bench bench-quick screenshots lint audit lock whisper
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1  /p' Makefile
@@ -43,6 +43,9 @@ bench: .venv/dev.stamp ## measure all, write benchmarks/RESULTS.md (ARGS=burst p
 
 bench-quick: .venv/dev.stamp ## less of everything, in under 2 minutes; only prints
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
+
+screenshots: .venv/dev.stamp ## every page as a picture in docs/screenshots; needs chromium
+	@$(BIN)/python -m pytest -q tests/browser/screenshots.py
 
 lint: .venv/dev.stamp ## ruff, bandit, mypy, the import contract, migrations, the deployment's files
 	$(BIN)/ruff check .

@@ -12,7 +12,9 @@ from rich.console import Console
 from benchmarks.figures import Figures
 from benchmarks.machine import speed
 
-SCENARIOS = ("burst", "pipeline", "engine", "submit", "read", "idle", "search", "sockets")
+SCENARIOS = (
+    *("burst", "pipeline", "engine", "submit", "read", "idle", "search", "sockets", "pages"),
+)
 
 
 def main() -> int:

@@ -51,6 +51,7 @@ class World:
         self._system.lock()
         self._system.start("admin")
         self.url, self.token = self._system.url, self._system.credentials["token"]
+        self.password = self._system.credentials["password"]
         count = "SELECT count(*) FROM jobs_workerprocess"
         _wait_until(lambda: self.sql(count) >= _workers(environ))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.http import Http404
 
 from jobs.exports import CONTENT_TYPES
-from jobs.models import Chunk, ChunkStatus, ErasedJob, Job, JobStatus
+from jobs.models import Chunk, ChunkStatus, ErasedJob, Job, JobStatus, RevisedText
 from jobs.results import load_results
 from jobs.web.views import ERASED, Page
 
@@ -31,6 +32,7 @@ class TranscriptPage(Page):
             ended=result["jobStatus"] != JobStatus.IN_PROGRESS,
             has_file=result["jobStatus"] in {JobStatus.COMPLETED, JobStatus.FAILED},
             formats=list(CONTENT_TYPES),
+            uncertain_below=settings.UNCERTAIN_BELOW,
             parts=_parts(job_id, result),
             **context,
         )
@@ -45,8 +47,9 @@ class TranscriptPage(Page):
 
 def _parts(job_id: UUID, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Each chunk with the text that there is of it, and its number as people count."""
-    rows = Chunk.objects.filter(job_id=job_id).values_list("index", "text")
-    texts = dict(rows)
+    texts = dict(Chunk.objects.filter(job_id=job_id).values_list("index", "text"))
+    edited = RevisedText.objects.current().filter(job_id=job_id)
+    texts |= dict(edited.values_list("index", "text"))
     return [
         {
             **chunk,

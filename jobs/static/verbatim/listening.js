@@ -5,7 +5,7 @@ import { clock } from "./times.js";
 import { lastUpTo, offsetIn, placed, rangeIn } from "./words.js";
 
 const SPEEDS = [0.75, 1, 1.25, 1.5, 2];
-const UNCERTAIN_BELOW = 0.5;
+const UNCERTAIN_BELOW = Number(document.getElementById("transcript").dataset.uncertain);
 const BEFORE_UNCERTAIN = 0.5; // seconds: one hears what leads to it
 
 export class Listening {

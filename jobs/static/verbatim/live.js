@@ -17,7 +17,10 @@ export class Live {
   }
 
   #heard(event) {
-    if (event.type === "snapshot") return this.onChanged(); // it knows no such number: all is new
+    if (event.type === "snapshot") { // it does not tell what came after our number
+      if (event.sequence !== this.sequence) this.onChanged();
+      return;
+    }
     if (event.sequence) {
       if (event.sequence <= this.sequence) return;
       this.sequence = event.sequence;
