@@ -22,13 +22,17 @@ demo: .venv/runtime.stamp ## start a private system, transcribe the samples over
 run: .venv/runtime.stamp ## start the service and stay: prints the URL, a login and a token
 	@$(BIN)/python -m deploy.launch run
 
+# Both at once, as they wait most of the time; what PostgreSQL's run says is shown after the other.
 # Speech, pages and set-up touch no database of their own, and the fault rows start whole systems
 # on PostgreSQL: once is enough for these.
 test: .venv/dev.stamp ## all tests, on SQLite and on PostgreSQL (ARGS="-k name" chooses some)
-	@failed=0; \
-	$(BIN)/python -m pytest --database sqlite -m "not faults" $(ARGS) || failed=1; \
+	@mkdir -p var; failed=0; \
 	$(BIN)/python -m pytest --database postgres -m "not faults or fast_fault" \
-	  --ignore tests/asr --ignore tests/browser --ignore tests/deploy --ignore tests/system $(ARGS) || failed=1; \
+	  --ignore tests/asr --ignore tests/browser --ignore tests/deploy --ignore tests/system \
+	  $(ARGS) >var/test-postgres.log 2>&1 & postgres=$$!; \
+	$(BIN)/python -m pytest --database sqlite -m "not faults" $(ARGS) || failed=1; \
+	wait $$postgres || failed=1; \
+	cat var/test-postgres.log; \
 	exit $$failed
 
 faults: .venv/dev.stamp ## inject every fault, on both databases (REPEAT=20, SEED=7, ARGS="-k row_01")

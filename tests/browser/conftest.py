@@ -35,8 +35,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("The browser tests were left out: there is no chromium.")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for the whole run: Playwright's event loop would be in the way of tests that have one."""
     if CHROMIUM is None:
         if os.environ.get("CI"):
             pytest.fail("there is no chromium, and under CI the browser tests must run")

@@ -306,13 +306,15 @@ def test_what_waits_for_a_job_is_bounded_for_each_user(settings: Any) -> None:
     assert Upload.objects.filter(user_id="alice").count() == 2
 
 
-def test_what_a_job_has_taken_or_is_being_removed_counts_no_more(settings: Any) -> None:
+def test_what_a_job_has_taken_counts_no_more_and_what_may_come_back_does(settings: Any) -> None:
     settings.QUOTA_UPLOAD_BYTES = 100
     taken, removed = announce(50), announce(50)
     with transaction.atomic():
         uploads.take([taken.path])
     Upload.objects.filter(path=removed.path).update(doomed=True)
-    announce(100)
+    announce(50)
+    with pytest.raises(quotas.QuotaExceeded):
+        announce(1)
 
 
 def test_one_file_that_is_larger_than_all_may_be_is_refused_as_well(settings: Any) -> None:

@@ -132,7 +132,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(address: str) -> None:
 @pytest.mark.django_db
 def test_media_may_come_from_this_service() -> None:
     rules = client_of().get("/docs")["Content-Security-Policy"].split("; ")
-    assert "media-src 'self'" in rules
+    assert "media-src 'self' blob:" in rules
 
 
 # --- other sites ---

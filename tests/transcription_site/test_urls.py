@@ -46,7 +46,7 @@ def test_the_admins_sign_in_page_is_served(anybody: APIClient) -> None:
     assert anybody.get("/admin/")["Location"].startswith("/admin/login/")
 
 
-@pytest.mark.parametrize(("address", "target"), [("/", "/docs"), ("/admin", "/admin/")])
+@pytest.mark.parametrize(("address", "target"), [("/", "/sign-in?next=/"), ("/admin", "/admin/")])
 def test_a_person_is_led_on(client: Client, address: str, target: str) -> None:
     response = client.get(address)
     assert (response.status_code, response["Location"]) == (302, target)

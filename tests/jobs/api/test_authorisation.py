@@ -67,8 +67,15 @@ BODIES: Final[dict[tuple[str, str], dict[str, object]]] = {
 HEADERS: Final = {("PATCH", "/transcript/{job_id}/text"): {"If-Match": '"0"'}}
 OF_A_USER: Final = {"/transcript/search", "/usage", "/webhooks"}
 # By path: the addresses beside the document, asked by GET. The admin sends away who may not.
+BY_SESSION: Final = (302, 302, 302, 302, 200, 302)
 PAGES: Final = {
-    "": (302, 302, 302, 302, 302, 302),
+    # For who is signed in by session; a token opens none of them.
+    **dict.fromkeys(("", "new"), BY_SESSION),
+    **dict.fromkeys(("account/usage", "account/tokens", "account/webhooks"), BY_SESSION),
+    "download": (302, 302, 302, 302, 404, 302),  # staff has chosen nothing
+    "t/<uuid:job_id>": BY_SESSION,  # whose it is: see below
+    "sign-in": (200, 200, 200, 200, 302, 200),
+    "sign-out": (405, 405, 405, 405, 405, 405),
     # Open to all, but whoever shows a token must show a good one.
     "schema": (200, 401, 200, 200, 200, 200),
     "docs": (200, 401, 200, 200, 200, 200),
@@ -197,10 +204,25 @@ def test_every_other_address_has_a_line_or_is_the_admins() -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_each_page_answers_each_caller_as_it_should(
-    callers: Callable[[], dict[str, APIClient]], path: str
+    callers: Callable[[], dict[str, APIClient]], job: Job, path: str
 ) -> None:
-    codes = [client.get(f"/{path}").status_code for client in callers().values()]
+    address = f"/{path}".replace("<uuid:job_id>", str(job.pk))
+    codes = [client.get(address).status_code for client in callers().values()]
     assert tuple(codes) == PAGES[path]
+
+
+def test_the_pages_show_nobody_anothers_transcripts(job: Job) -> None:
+    answers = {}
+    for name in ("alice", "bob"):
+        client = client_of()
+        client.force_login(factories.make_user(name))
+        addresses = (f"/t/{job.pk}", f"/download?format=txt&job={job.pk}", "/", "/?text=secret")
+        answers[name] = [client.get(address) for address in addresses]
+    assert [answer.status_code for answer in answers["alice"]] == [200] * 4
+    assert [answer.status_code for answer in answers["bob"]] == [404, 404, 200, 200]
+    for answer in answers["bob"]:
+        assert b"secret words" not in answer.content
+        assert str(job.pk).encode() not in answer.content
 
 
 def test_nobody_but_staff_sees_anything_of_the_admin(
