@@ -217,6 +217,8 @@ def _write(desk: _Desk, new: Edits, version: Revision) -> dict[str, Any]:
     job.revision = version.number
     desk.change.record(EventType.JOB_EDITED, revision=version.number)
     transcript = keep_transcript(job, desk.chunks, new)
+    # An hour of saves would leave as many versions in the cache, and a deletion knows the last.
+    after_commit(cache.forget_jobs, {desk.change.job.pk: desk.change.job.sequence})
     after_commit(cache.write_job_through, desk.change, desk.chunks, transcript, set(new.texts))
     return _shown(job, desk.chunks, new.texts, transcript)
 

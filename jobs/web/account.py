@@ -60,8 +60,8 @@ class UsagePage(Page):
         try:
             asked = date.fromisoformat(f"{self.request.GET.get('month', '')}-01")
         except ValueError:
-            return database_time().date().replace(day=1)
-        return asked
+            asked = date.min
+        return asked if 2000 <= asked.year < 9999 else database_time().date().replace(day=1)
 
 
 class TokenForm(forms.Form):

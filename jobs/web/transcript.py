@@ -9,8 +9,8 @@ from django.conf import settings
 from django.http import Http404
 
 from jobs.exports import CONTENT_TYPES
-from jobs.models import Chunk, ChunkStatus, ErasedJob, Job, JobStatus, RevisedText
-from jobs.results import load_results
+from jobs.models import Chunk, ChunkStatus, ErasedJob, JobStatus, RevisedText
+from jobs.results import load_snapshots
 from jobs.web.views import ERASED, Page
 
 
@@ -22,10 +22,9 @@ class TranscriptPage(Page):
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
         job_id = self.kwargs["job_id"]
-        result = load_results([job_id]).get(job_id)
+        sequence, result = load_snapshots([job_id]).get(job_id, (0, None))
         if result is None or not self._may_see(result["userId"]):
             raise Http404(self._why(job_id))
-        sequence = Job.objects.filter(pk=job_id).values_list("sequence", flat=True).first()
         return super().get_context_data(
             job=result,
             sequence=sequence,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +11,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.http import FileResponse, Http404, HttpRequest
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.translation import gettext as _
 from django.views.generic import View
 
 from asr.errors import EngineUnavailable
@@ -23,6 +26,8 @@ from jobs.web.views import Page
 
 PAGE_LENGTH: Final = 25
 SHOWN_CHARACTERS: Final = 160  # of a transcript
+
+_downloads = threading.Semaphore(2)  # at once in a process: each keeps a thread for requests
 
 
 class TranscriptsPage(Page):
@@ -102,18 +107,29 @@ def _shown(text: str, terms: list[Term]) -> Iterator[tuple[str, bool]]:
 class DownloadPage(LoginRequiredMixin, View):
     """Chosen transcripts as one ZIP archive: `?format=txt&job=…&job=…`."""
 
-    def get(self, request: HttpRequest) -> FileResponse:
+    def get(self, request: HttpRequest) -> HttpResponseBase:
         """Those that are another's, gone or not to be had are left out; 404 when none is left."""
         file_format = request.GET.get("format", "")
-        asked = [job_id for value in request.GET.getlist("job")[:100] if (job_id := _uuid(value))]
+        values = request.GET.getlist("job")[:PAGE_LENGTH]
+        asked = [job_id for value in values if (job_id := _uuid(value))]
         mine = UserJobIndex.objects.search(request.user.get_username(), []).filter(pk__in=asked)
         job_ids = list(mine.values_list("pk", flat=True))
         if file_format not in CONTENT_TYPES or not job_ids:
             raise Http404
+        if not _downloads.acquire(blocking=False):
+            return _busy()
+        try:
+            return self._packed(job_ids, file_format)
+        except EngineUnavailable:  # no process made a document in time
+            return _busy()
+        finally:
+            _downloads.release()
+
+    def _packed(self, job_ids: list[UUID], file_format: str) -> FileResponse:
         archive = TemporaryFile()  # noqa: SIM115  (the answer closes it)
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
             for job_id in job_ids:
-                with suppress(JobGoneError, NotCompletedError, EngineUnavailable):
+                with suppress(JobGoneError, NotCompletedError):
                     file = export(job_id, file_format)
                     name = file.name
                     if name in packed.namelist():  # two of the same title
@@ -125,6 +141,12 @@ class DownloadPage(LoginRequiredMixin, View):
             raise Http404
         archive.seek(0)
         return FileResponse(archive, as_attachment=True, filename="transcripts.zip")
+
+
+def _busy() -> HttpResponse:
+    text = _("The service is busy with other downloads; try again in some seconds.")
+    headers = {"Retry-After": "10"}
+    return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
 
 
 def _uuid(value: str) -> UUID | None:

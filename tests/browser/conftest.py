@@ -78,6 +78,7 @@ def context_of(browser: Browser, site: RunningSystem) -> Iterator[OpenContext]:
         context = browser.new_context(**{"base_url": site.url, "viewport": SCREEN, **options})  # type: ignore[arg-type]
         context.set_default_timeout(15_000)
         context.on("request", look)
+        context.on("dialog", lambda dialog: dialog.accept())
         context.on("weberror", lambda error: errors.append(str(error.error)))
         contexts.append(context)
         return context

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import OpenContext, assert_accessible, assert_fits, signed_in
 from tests.system.conftest import SAMPLES, RunningSystem
@@ -101,6 +101,36 @@ def test_two_windows_overwrite_nothing(
     dialog.get_by_role("textbox").fill("three by us")
     dialog.get_by_role("button", name="Save this").click()
     expect(text_of(page, 3)).to_have_text("three by us", timeout=SOON)
+
+
+def test_what_another_saves_while_one_types_is_not_written_over(
+    page: Page, context_of: OpenContext, site: RunningSystem, job_id: str
+) -> None:
+    """A save must not name a newer revision that the page has heard of and the person not seen."""
+    other = signed_in(context_of(), site)
+    for window in (page, other):
+        window.goto(f"/t/{job_id}")
+        expect(window.locator(".text[contenteditable]")).to_have_count(6)
+    saves: list[Route] = []
+    page.route("**/text", lambda route: saves.append(route) if is_save(route) else route.fallback())
+    text_of(page, 5).fill("five by me")
+    expect(page.locator("#saved")).to_have_text("· Saving …")
+    text_of(other, 5).fill("five by them")
+    expect(other.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    text_of(other, 4).fill("told after it")
+    expect(other.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    saves.pop().abort()
+    page.unroute("**/text")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible(timeout=SOON)
+    expect(dialog.locator(".theirs")).to_have_text("five by them")
+    dialog.get_by_role("button", name="Keep yours").click()
+    expect(text_of(other, 5)).to_have_text("five by me", timeout=SOON)
+    expect(text_of(page, 4)).to_have_text("told after it")
+
+
+def is_save(route: Route) -> bool:
+    return route.request.method == "PATCH"
 
 
 def test_find_and_replace(page: Page, job_id: str, site: RunningSystem) -> None:

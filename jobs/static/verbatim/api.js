@@ -1,5 +1,10 @@
 // Calls of the API from a page: by the session, in its one shape of errors.
 
+/** As the cookie has it now: who signs in anew in another window gets another one. */
+function csrf() {
+  return document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1] ?? document.body.dataset.csrf;
+}
+
 /** What the API refused, with its own words. */
 export class ApiError extends Error {
   constructor(status, errors, headers) {
@@ -14,7 +19,7 @@ export class ApiError extends Error {
  * TypeError where the server is not reached.
  */
 export async function call(method, url, { body, headers = {}, signal } = {}) {
-  const sent = { Accept: "application/json", "X-CSRFToken": document.body.dataset.csrf, ...headers };
+  const sent = { Accept: "application/json", "X-CSRFToken": csrf(), ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   const answer = await fetch(url, {
     method, signal, headers: sent, credentials: "same-origin",
@@ -22,7 +27,6 @@ export async function call(method, url, { body, headers = {}, signal } = {}) {
   });
   const data = answer.headers.get("Content-Type")?.includes("json") ? await answer.json() : null;
   if (answer.ok) return { data, headers: answer.headers, status: answer.status };
-  if (answer.status === 401) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
   const errors = data?.errors ?? [{ code: "error", detail: `The server answered ${answer.status}.` }];
   throw new ApiError(answer.status, errors, answer.headers);
 }

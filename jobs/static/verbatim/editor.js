@@ -15,14 +15,15 @@ export class Editor {
     this.parts = new Map(parts.map((part) => [part.index, part]));
     this.base = new Map(); // the text of each part in the revision that we know
     this.revision = null;
-    this.dirty = new Set();
+    this.dirty = new Set(); // parts with something that no call has taken along yet
+    this.sent = new Map(); // parts whose text is on its way, or was when an answer got lost
     this.timer = null;
     this.saving = null;
     for (const part of parts) {
       part.element.addEventListener("input", () => this.#touched(part.index));
       part.element.addEventListener("blur", () => this.flush());
     }
-    window.addEventListener("beforeunload", (event) => { if (this.dirty.size) event.preventDefault(); });
+    window.addEventListener("beforeunload", (event) => { if (this.dirty.size || this.saving) event.preventDefault(); });
     document.addEventListener("visibilitychange", () => document.hidden && this.flush());
   }
 
@@ -32,9 +33,14 @@ export class Editor {
     return data;
   }
 
-  /** What there is by now: of parts that nobody is writing in, it is shown. */
+  /**
+   * Show what somebody else has saved. Not while something of ours is unsaved: with a newer revision
+   * in hand it would be written over theirs; so it meets them by a conflict.
+   */
   async refresh() {
-    if (!this.saving) await this.load().catch(() => {});
+    if (this.dirty.size || this.saving) return;
+    const { data } = await call("GET", this.url).catch(() => ({}));
+    if (data && !this.dirty.size && !this.saving) this.#take(data);
   }
 
   flush() {
@@ -69,45 +75,65 @@ export class Editor {
   }
 
   async #save() {
+    let conflict = false;
     while (this.dirty.size) {
-      const sent = [...this.dirty].map((index) => ({ index, text: textOf(this.parts.get(index).element) }));
       this.onState("saving");
-      this.dirty.clear();
       try {
-        const headers = { "If-Match": `"${this.revision}"` };
-        const { data } = await call("PATCH", this.url, { body: { chunks: sent }, headers });
-        this.#take(data);
+        if (conflict) await this.#settle();
+        else if (this.revision === null) await this.load();
+        conflict = false;
+        if (this.dirty.size) await this.#send();
         this.onState(this.dirty.size ? "" : "saved");
-        for (const { index } of sent) this.onSaved(index);
+        this.onProblem("");
       } catch (error) {
-        for (const { index } of sent) this.dirty.add(index);
-        if (error.code === "revision_conflict") await this.#settle(sent);
-        else if (error instanceof ApiError && error.status < 500 && error.status !== 429) {
+        conflict = error.code === "revision_conflict";
+        if (conflict) continue;
+        if (error instanceof ApiError && error.status < 500 && error.status !== 429) {
           this.onState("");
           return this.onProblem(error.message);
-        } else {
-          this.onState("away");
-          await new Promise((wake) => setTimeout(wake, AGAIN));
         }
+        this.onState("away");
+        await new Promise((wake) => setTimeout(wake, AGAIN));
       }
     }
   }
 
+  async #send() {
+    const indexes = [...this.dirty];
+    for (const index of indexes) this.sent.set(index, textOf(this.parts.get(index).element));
+    const chunks = indexes.map((index) => ({ index, text: this.sent.get(index) }));
+    this.dirty.clear();
+    try {
+      const headers = { "If-Match": `"${this.revision}"` };
+      const { data } = await call("PATCH", this.url, { body: { chunks }, headers });
+      this.sent.clear();
+      this.#take(data);
+    } catch (error) {
+      for (const index of indexes) this.dirty.add(index);
+      throw error;
+    }
+    for (const index of indexes) this.onSaved(index);
+  }
+
   /** Somebody saved in between: only a part that both have changed is a question. */
-  async #settle(sent) {
-    const before = new Map(this.base);
+  async #settle() {
     const { data } = await call("GET", this.url);
-    for (const { index, text } of sent) {
+    for (const index of [...this.dirty]) {
+      const { element } = this.parts.get(index);
+      const [before, mine] = [this.base.get(index), textOf(element)];
       const theirs = data.chunks.find((chunk) => chunk.index === index)?.text ?? "";
-      if (plain(theirs) === plain(before.get(index)) || plain(theirs) === plain(text)) continue;
-      const chosen = await this.resolve({ index, before: before.get(index), theirs, mine: text });
-      this.parts.get(index).element.textContent = chosen;
+      // Perhaps it is what we sent ourselves, and only the answer got lost.
+      const known = [before, mine, this.sent.get(index) ?? before].map(plain);
+      if (known.includes(plain(theirs))) continue;
+      const chosen = await this.resolve({ index, before, theirs, mine });
+      element.textContent = chosen;
       if (chosen === theirs) this.dirty.delete(index);
     }
     this.#take(data);
   }
 
   #take(data) {
+    if (this.revision !== null && data.revision < this.revision) return; // an answer that was late
     this.revision = data.revision;
     for (const { index, text } of data.chunks) {
       this.base.set(index, text);
@@ -121,7 +147,7 @@ export class Editor {
 }
 
 /** As the server keeps it: spaces are no difference, so that nobody's caret jumps for one. */
-const plain = (text) => text.split(/\s+/).filter(Boolean).join(" ");
+const plain = (text) => (text ?? "").split(/\s+/).filter(Boolean).join(" ");
 
 /** A part's text without the line break that browsers leave at an end. */
 export function textOf(element) {

@@ -1,11 +1,12 @@
 // Listening while reading: the spoken word is lit, a click on a word plays it.
-import { call } from "./api.js";
+import { call, notice } from "./api.js";
 import { Player } from "./player.js";
 import { clock } from "./times.js";
 import { lastUpTo, offsetIn, placed, rangeIn } from "./words.js";
 
 const SPEEDS = [0.75, 1, 1.25, 1.5, 2];
 const UNCERTAIN_BELOW = Number(document.getElementById("transcript").dataset.uncertain);
+const ASK_AGAIN = 5000; // milliseconds after words could not be had: they are not while the job runs
 const BEFORE_UNCERTAIN = 0.5; // seconds: one hears what leads to it
 
 export class Listening {
@@ -41,7 +42,7 @@ export class Listening {
       const query = `from=${part.start}&to=${part.start + part.seconds}`;
       const asked = call("GET", `/transcript/${this.jobId}/words?${query}`).then(({ data }) =>
         placed(data.words.filter((word) => word.index === part.index), part.element.textContent));
-      asked.catch(() => this.words.delete(part.index));
+      asked.catch(() => setTimeout(() => this.words.delete(part.index), ASK_AGAIN));
       this.words.set(part.index, asked);
     }
     return this.words.get(part.index);
@@ -73,6 +74,9 @@ export class Listening {
     document.getElementById("uncertain").addEventListener("click", () => this.#nextUncertain());
     seek.addEventListener("input", () => this.player.seek(Number(seek.value)));
     speed.addEventListener("change", () => { this.player.speed = Number(speed.value); });
+    this.player.addEventListener("missing", ({ detail }) => {
+      notice(`The sound of part ${detail.index + 1} cannot be had.`, "error");
+    });
     this.player.addEventListener("change", () => {
       play.textContent = this.player.playing ? "❚❚" : "▶";
       play.setAttribute("aria-label", this.player.playing ? play.dataset.pause : play.dataset.play);

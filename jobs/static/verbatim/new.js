@@ -14,6 +14,7 @@ const problem = document.getElementById("problem");
 /** Files in spoken order: `{file, seconds, element}`; seconds null where the browser cannot tell. */
 const parts = [];
 let sending = false;
+let left = false; // all is handed in
 
 const isRecording = () => parts.length === 1 && isLong(parts[0]);
 const isLong = ({ file, seconds }) => file.size > limits.chunkBytes || seconds > limits.chunkSeconds;
@@ -57,7 +58,16 @@ function show(text) {
   problem.hidden = !text;
 }
 
+/** One for each submission as it is; paths are kept with the parts, and so are the same again. */
+let submitted = { body: "", key: "" };
+function keyFor(body) {
+  const text = JSON.stringify(body);
+  if (submitted.body !== text) submitted = { body: text, key: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` };
+  return submitted.key;
+}
+
 async function add(files) {
+  if (sending) return;
   for (const file of files) {
     const element = document.getElementById("part").content.firstElementChild.cloneNode(true);
     const part = { file, seconds: file.seconds ?? null, element };
@@ -134,10 +144,15 @@ async function send(event) {
   draw();
   const recording = isRecording();
   const bars = parts.map(({ element }) => element.querySelector("progress"));
-  for (const bar of bars) Object.assign(bar, { hidden: false, value: 0 });
+  for (const [index, bar] of bars.entries()) Object.assign(bar, { hidden: false, value: parts[index].path ? 1 : 0 });
   try {
     const kind = recording ? "recording" : "chunk";
-    const paths = await sendAll(parts.map((part) => part.file), kind, (index, share) => { bars[index].value = share; });
+    const unsent = parts.filter((part) => part.kind !== kind);
+    await sendAll(unsent.map((part) => part.file), kind, {
+      onProgress: (index, share) => { unsent[index].element.querySelector("progress").value = share; },
+      onSent: (index, path) => Object.assign(unsent[index], { path, kind }),
+    });
+    const paths = parts.map((part) => part.path);
     const engine = engineNow();
     const vocabulary = form.vocabulary.value.split("\n").map((term) => term.trim()).filter(Boolean);
     const body = {
@@ -149,8 +164,10 @@ async function send(event) {
       ...(engine.vocabulary && vocabulary.length && { vocabulary }),
       ...(engine.diarize && form.diarize.checked && { diarize: true }),
     };
-    const { data } = await call("POST", "/transcribe", { body });
-    sending = false; // nothing is lost by leaving now
+    // Pressed again after an answer that got lost, it makes no second job of the same files.
+    const headers = { "Idempotency-Key": keyFor(body) };
+    const { data } = await call("POST", "/transcribe", { body, headers });
+    left = true;
     location.assign(form.dataset.next.replace("00000000-0000-0000-0000-000000000000", data.jobId));
   } catch (error) {
     sending = false;
@@ -171,6 +188,6 @@ recordWith(document.getElementById("record"), {
 });
 form.engine.addEventListener("change", adaptToEngine);
 form.addEventListener("submit", send);
-window.addEventListener("beforeunload", (event) => { if (sending) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => { if (parts.length && !left) event.preventDefault(); });
 adaptToEngine();
 draw();

@@ -12,7 +12,7 @@ export class Player extends EventTarget {
     for (const audio of this.players) {
       audio.preload = "auto";
       audio.addEventListener("ended", () => audio === this.audio && this.#next());
-      audio.addEventListener("error", () => audio === this.audio && audio.dataset.part && this.#failed());
+      audio.addEventListener("error", () => this.#failed(audio));
       audio.addEventListener("timeupdate", () => audio === this.audio && this.#tell());
     }
   }
@@ -31,7 +31,7 @@ export class Player extends EventTarget {
       await this.audio.play();
       this.#load(this.current + 1, this.players[(this.current + 1) % 2]);
     } catch (error) {
-      if (error.name !== "AbortError") this.pause();
+      if (error.name === "NotAllowedError") this.pause(); // for any other there is an event
     }
   }
 
@@ -80,9 +80,13 @@ export class Player extends EventTarget {
     if (this.playing) this.play();
   }
 
-  #failed() {
+  /** It stops there: what cannot be had now may be had when one presses play again. */
+  #failed(audio) {
+    if (!audio.dataset.part) return;
+    delete audio.dataset.part;
+    if (audio !== this.audio) return;
+    this.pause();
     this.dispatchEvent(new CustomEvent("missing", { detail: this.part }));
-    this.#next();
   }
 
   #tell() { this.dispatchEvent(new Event("change")); }

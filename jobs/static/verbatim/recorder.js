@@ -3,13 +3,18 @@
 /** Make a button record. `onFile` gets each recording; `onTime` the seconds so far, or null. */
 export function recordWith(button, { onFile, onTime, onError }) {
   let recorder = null;
+  let asking = false;
 
   async function start() {
     let stream;
+    if (asking) return;
+    asking = true;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ audio: true });
     } catch (error) {
       return onError(error);
+    } finally {
+      asking = false;
     }
     const pieces = [];
     const began = Date.now();

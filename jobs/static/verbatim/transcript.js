@@ -52,8 +52,12 @@ new Live(jobId, article, parts, {
 
 /** The page is drawn anew by the server, once nothing is left to be saved. */
 async function leaveFor(address) {
+  if (await isSaved()) location.assign(address);
+}
+
+async function isSaved() {
   await editor?.flush();
-  location.assign(address);
+  return !editor?.dirty.size;
 }
 
 const acts = {
@@ -69,7 +73,7 @@ for (const form of document.querySelectorAll("form[data-act]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     show("");
-    await editor?.flush();
+    if (form.dataset.act !== "delete" && !(await isSaved())) return;
     acts[form.dataset.act]().catch((error) => notice(error.message, "error"));
   });
 }

@@ -5,20 +5,24 @@ const AT_ONCE = 3;
 const TRIES = 3;
 
 /**
- * Send files in turn; `onProgress(index, share)` hears of each. Gives the paths in order.
- * One that fails for want of a connection is tried again. Throws what the last try threw.
+ * Send files in turn; `onProgress(index, share)` hears of each, `onSent(index, path)` when it is there.
+ * One that fails for want of a connection is tried again. Throws what the last try threw, once
+ * nothing is under way any more.
  */
-export async function sendAll(files, kind, onProgress, signal) {
-  const paths = new Array(files.length);
+export async function sendAll(files, kind, { onProgress, onSent }) {
+  const stopper = new AbortController();
   let next = 0;
   const sender = async () => {
-    while (next < files.length) {
+    while (next < files.length && !stopper.signal.aborted) {
       const index = next++;
-      paths[index] = await send(files[index], kind, (share) => onProgress(index, share), signal);
+      onSent(index, await send(files[index], kind, (share) => onProgress(index, share), stopper.signal));
     }
   };
-  await Promise.all(Array.from({ length: Math.min(AT_ONCE, files.length) }, sender));
-  return paths;
+  const senders = Array.from({ length: Math.min(AT_ONCE, files.length) }, () =>
+    sender().catch((error) => { stopper.abort(); throw error; }));
+  const ended = await Promise.allSettled(senders);
+  const failed = ended.find(({ reason }) => reason && reason.name !== "AbortError") ?? ended.find(({ reason }) => reason);
+  if (failed) throw failed.reason;
 }
 
 async function send(file, kind, onProgress, signal) {
