@@ -105,6 +105,11 @@ class JobLife(RuleBasedStateMachine):
         self.deleted = False
         self.sent = []
 
+    @invariant()
+    def the_worker_lives(self) -> None:
+        """Its thread beats by a connection of its own, which this transaction does not see."""
+        WorkerProcess.objects.update(last_seen=from_now(timedelta(0)))
+
     def take(self, data: Any) -> attempts.Claim:
         claim: attempts.Claim = data.draw(st.sampled_from(self.claims))
         self.claims.remove(claim)
