@@ -34,6 +34,20 @@ def receiver() -> Iterator[Vendor]:
         yield made
 
 
+@pytest.fixture
+def go_on(receiver: Vendor, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The receiver hangs until then, but at the address `fast`."""
+    event = threading.Event()
+
+    def hang(handler: Any) -> None:
+        assert handler.path == "/v1/fast" or event.wait(60)
+        handler.json(200, {})
+
+    receiver.answer = hang
+    monkeypatch.setattr(webhook_delivery, "LIMIT_SECONDS", 60.0)
+    return event
+
+
 def statuses() -> list[str]:
     return sorted(WebhookDelivery.objects.values_list("status", flat=True))
 
@@ -114,16 +128,8 @@ def test_slow_receivers_hold_up_no_stitching_and_no_message_is_lost(
 
 
 def test_a_receiver_that_hangs_holds_up_no_other_endpoint(
-    worker: WorkerInTest, receiver: Vendor, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerInTest, receiver: Vendor, go_on: threading.Event
 ) -> None:
-    go_on = threading.Event()
-
-    def hangs_for_alice(handler: Any) -> None:
-        assert handler.path == "/v1/fast" or go_on.wait(60)
-        handler.json(200, {})
-
-    receiver.answer = hangs_for_alice
-    monkeypatch.setattr(webhook_delivery, "LIMIT_SECONDS", 60.0)
     factories.make_webhook(receiver.url)
     jobs = [factories.make_completed_job("word") for _ in range(2 * tasks.WEBHOOKS_AT_ONCE)]
     worker.start(tasks.WEBHOOKS_AT_ONCE + 2, {"control", "webhooks"})
@@ -140,16 +146,8 @@ def test_a_receiver_that_hangs_holds_up_no_other_endpoint(
 
 
 def test_a_user_whose_receivers_all_hang_holds_up_no_other_user(
-    worker: WorkerInTest, receiver: Vendor, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerInTest, receiver: Vendor, go_on: threading.Event
 ) -> None:
-    go_on = threading.Event()
-
-    def hangs_for_alice(handler: Any) -> None:
-        assert handler.path == "/v1/fast" or go_on.wait(60)
-        handler.json(200, {})
-
-    receiver.answer = hangs_for_alice
-    monkeypatch.setattr(webhook_delivery, "LIMIT_SECONDS", 60.0)
     for number in range(5):
         factories.make_webhook(f"{receiver.url}/{number}")
     jobs = [factories.make_completed_job("word") for _ in range(3)]
