@@ -28,7 +28,7 @@ def serve(fileno: int, parent: int, memory_bytes: int, idle_seconds: float) -> N
 
     `memory_bytes` 0: no limit on memory and open files. `idle_seconds` 0: waits for ever.
     """
-    _die_with(parent)
+    die_with(parent)
     _restrict(memory_bytes)
     with socket.socket(fileno=fileno) as connection, connection.makefile("rwb") as stream:
         while _is_wanted(connection, idle_seconds) and (header := stream.read(CALL_HEADER.size)):
@@ -51,7 +51,8 @@ def _is_wanted(connection: socket.socket, idle_seconds: float) -> bool:
     return True
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when that one ends, however it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it went before the call above
         os._exit(1)

@@ -216,6 +216,7 @@ class System:
             "PYTHONUNBUFFERED": "1",
             "UVICORN_HOST": self.env.web_host,
             "UVICORN_PORT": str(port),
+            "UVICORN_WORKERS": str(self.env.web_processes),
             "ALLOWED_HOSTS": f"{self.env.allowed_hosts},{self.host}",
             "ALLOWED_HOSTS_FILE": "",
             "SUPERVISOR_SOCKET": str(socket_path),

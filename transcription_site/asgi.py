@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import multiprocessing
 import os
 import resource
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn, cast
 from urllib.parse import parse_qs
 from uuid import uuid4
 from wsgiref.headers import Headers
@@ -28,6 +29,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from servestatic import ServeStaticASGI
 
+from asr.child import die_with
 from jobs.api.encodings import BrokenEncodingError, unpacking
 from jobs.storage import warn_if_away
 
@@ -309,7 +311,14 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def _die_with_the_first() -> None:
+    """Where uvicorn runs several processes: one that outlived the first would hold its port."""
+    if parent := multiprocessing.parent_process():
+        die_with(cast("int", parent.pid))
+
+
 _allow_many_connections()
+_die_with_the_first()
 django.setup(set_prefix=False)
 # Each would send every request through a thread once more; `_answer` does what they do.
 request_started.disconnect(reset_queries)

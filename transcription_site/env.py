@@ -215,6 +215,7 @@ class Environment(BaseModel):
         le=1,
         description="words with less confidence are listed as uncertain in the JSON export",
     )
+    web_processes: int = Field(1, ge=1, le=64, description="processes that answer requests")
     worker_processes: int = Field(
         2, ge=1, le=64, description="processes of the worker for remote engines"
     )

@@ -46,19 +46,22 @@ class RunningSystem:
         Children first: when a parent dies the kernel sends SIGHUP and SIGCONT to stopped children,
         and they would give their work back in order.
         """
-        killed = 0
+        found = self.processes(*names)
+        for pid in reversed(found):
+            with suppress(OSError):
+                os.kill(pid, number)
+        return len(found)
+
+    def processes(self, *names: str) -> list[int]:
+        """Every process with one of the names in its command line, parents first."""
         family = self._system.family()
 
         def depth(pid: int) -> int:
             return 1 + depth(family[pid]) if pid in family else 0
 
-        for pid in sorted(family, key=depth, reverse=True):
-            with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if any(name in command for name in names):
-                    os.kill(pid, number)
-                    killed += 1
-        return killed
+        return [
+            pid for pid in sorted(family, key=depth) if any(name in _command(pid) for name in names)
+        ]
 
     def put_samples(self, user: str, count: int) -> list[str]:
         """Lay samples under the audio root, in turn; their paths."""
@@ -95,6 +98,13 @@ class RunningSystem:
 
     def wait_for_end(self, job_id: str) -> dict[str, Any]:
         return self.wait(job_id, lambda result: result["jobStatus"] != "in_progress")
+
+
+def _command(pid: int) -> str:
+    """Its command line; empty where it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
 
 
 StartSystem = Callable[..., RunningSystem]

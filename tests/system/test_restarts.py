@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import httpx2
 import pytest
 
+from tests.helpers import wait_until
 from tests.system.conftest import RunningSystem, StartSystem
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
@@ -90,3 +93,26 @@ def test_a_job_survives_that_every_process_is_killed_at_once(system: RunningSyst
     assert {index: attempts[index] for index in seen} == seen
     assert 1 <= lost <= IN_FLIGHT
     assert sum(attempts.values()) == 24 + lost
+
+
+@pytest.mark.parametrize("killed", ["spawn_main", "uvicorn"])
+def test_web_processes_that_are_killed_come_again(start_system: StartSystem, killed: str) -> None:
+    """The first only looks after the others, which would hold the port when it has gone."""
+    system = start_system(WEB_PROCESSES="2")
+    before = set(system.processes("spawn_main"))
+    assert len(before) == 2
+    assert system.kill(killed) in {1, 2}
+
+    def come_again() -> bool:
+        others = set(system.processes("spawn_main"))
+        return len(others) == 2 and not before & others
+
+    wait_until(come_again)
+    wait_until(lambda: answers(system))
+    assert all(answers(system) for _ in range(20))  # over a new connection each
+
+
+def answers(system: RunningSystem) -> bool:
+    with suppress(httpx2.TransportError):
+        return httpx2.get(f"{system.url}/healthz", trust_env=False).is_success
+    return False
