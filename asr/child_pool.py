@@ -10,6 +10,7 @@ module (Django, the web server) into every child.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pickle
 import socket
@@ -18,17 +19,20 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from asr.child import ANSWER_HEADER, CALL_HEADER, IDLE_STATUS
 from asr.errors import AsrError, ChildBusy, ChildCrashed, ChildTimeout, EngineUnavailable
 
 T = TypeVar("T")
+Step = TypeVar("Step")
+
+logger = logging.getLogger(__name__)
 
 SLICE_SECONDS = 0.5  # the longest wait in one piece: an exception sent to the thread lands after it
 CALLS_PER_CHILD = (
@@ -94,9 +98,29 @@ class ChildPool:
         forked = weakref.WeakMethod(self._reset)
         os.register_at_fork(after_in_child=lambda: (reset := forked()) and reset())
 
+    @overload
+    def run(
+        self,
+        fn: Callable[..., Generator[Step, None, T]],
+        *args: Any,
+        limit: float,
+        patience: float | None = None,
+        hear: Callable[[Step], object] | None = None,
+    ) -> T: ...
+
+    @overload
     def run(
         self, fn: Callable[..., T], *args: Any, limit: float, patience: float | None = None
-    ) -> T:
+    ) -> T: ...
+
+    def run(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        limit: float,
+        patience: float | None = None,
+        hear: Callable[[Any], object] | None = None,
+    ) -> Any:
         """Call `fn(*args)` in a child and return its result, within `limit` seconds in all.
 
         `fn` is a function of an importable module; arguments are pickled, and so is the result,
@@ -104,6 +128,10 @@ class ChildPool:
         raised here as it is. Raises ChildTimeout, ChildCrashed, or EngineUnavailable
         (`engine_error`) for any other exception in the child. Whatever else interrupts the
         calling thread ends the child.
+
+        `fn` may be a generator function: `hear` is called, in the calling thread, with each value
+        that it yields as it comes, and the result is what it returns. What `hear` raises is
+        logged and costs the call nothing.
 
         With `patience`, ChildBusy is raised when so many seconds go by before a child is free and
         warm, so that the rest of the limit is the call's own. A child that is still warming up
@@ -127,7 +155,7 @@ class ChildPool:
             while answer is None:
                 child = self._usable(child, ready)
                 child.get_ready(ready)
-                answer = child.call(request, deadline)
+                answer = child.call(request, deadline, hear)
             kept = [child]
         except ChildBusy:
             kept = kept and [child]
@@ -140,8 +168,7 @@ class ChildPool:
             self._idle += kept
             with self._lock:
                 self._returned.notify()
-        result: T = _opened(answer)
-        return result
+        return _opened(answer)
 
     def end_idle(self) -> None:
         """End the children that nobody uses; others start with the next calls."""
@@ -230,13 +257,15 @@ class _Child:
             _opened(self._receive_answer(_Deadline(time.monotonic() + _ANSWER_SECONDS)))
             self.is_ready = True
 
-    def call(self, request: bytes, deadline: _Deadline) -> bytes | None:
+    def call(
+        self, request: bytes, deadline: _Deadline, hear: Callable[[Any], object] | None
+    ) -> bytes | None:
         """Send a pickled call and return the pickled answer; None if the child had just ended."""
         self.calls += 1
         limit = max(0.0, deadline.at - time.monotonic())
         try:
             self._send(CALL_HEADER.pack(limit, len(request)) + request, deadline)
-            return self._receive_answer(deadline)
+            return self._receive_answer(deadline, hear)
         except (EOFError, ConnectionError):
             epitaph = self._epitaph()
             if self._process.poll() == IDLE_STATUS:
@@ -255,11 +284,20 @@ class _Child:
             with suppress(TimeoutError):
                 rest = rest[self._socket.send(rest) :]
 
-    def _receive_answer(self, deadline: _Deadline) -> bytes:
-        (length,) = ANSWER_HEADER.unpack(self._receive(ANSWER_HEADER.size, deadline))
-        if length > ANSWER_MAX_BYTES:
-            raise EngineUnavailable("engine_error", "the result is too large")
-        return self._receive(length, deadline)
+    def _receive_answer(
+        self, deadline: _Deadline, hear: Callable[[Any], object] | None = None
+    ) -> bytes:
+        """The last of what comes; what comes before it is for who hears."""
+        while True:
+            header = self._receive(ANSWER_HEADER.size, deadline)
+            is_last, length = ANSWER_HEADER.unpack(header)
+            if length > ANSWER_MAX_BYTES:
+                raise EngineUnavailable("engine_error", "the result is too large")
+            answer = self._receive(length, deadline)
+            if is_last:
+                return answer
+            if hear is not None:
+                _tell(hear, answer)
 
     def _receive(self, size: int, deadline: _Deadline) -> bytes:
         data = bytearray()
@@ -290,6 +328,13 @@ class _Answers(pickle.Unpickler):
         if module in {"asr.types", "asr.errors"}:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(module)
+
+
+def _tell(hear: Callable[[Any], object], step: bytes) -> None:
+    try:
+        hear(_opened(step))
+    except Exception:
+        logger.exception("What a child said on the way was not heard")
 
 
 def _opened(answer: bytes) -> Any:

@@ -103,7 +103,12 @@ class FasterWhisperEngine(TranscriptionService):
         )
         remaining = deadline - time.monotonic()
         segments, language, certainty = self._models.run(
-            whisper_child.recognise, sound, task, limit=remaining, patience=remaining * _PATIENCE
+            whisper_child.recognise,
+            sound,
+            task,
+            limit=remaining,
+            patience=remaining * _PATIENCE,
+            hear=request.hear,
         )
         return Recognition(
             segments=segments,
