@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
@@ -54,4 +56,15 @@ def listening_client(url: str) -> redis.Redis:
         socket_connect_timeout=5,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+    )
+
+
+def async_listening_client(url: str) -> AsyncRedis:
+    """The same for an event loop."""
+    return AsyncRedis.from_url(
+        url,
+        socket_timeout=None,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        retry=AsyncRetry(NoBackoff(), 0),
     )
