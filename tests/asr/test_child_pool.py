@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from asr.child_pool import ChildOptions, ChildPool
+from asr.child_pool import ChildPool
+from asr.child_process import ChildOptions
 from asr.errors import (
     AsrError,
     AudioRejected,

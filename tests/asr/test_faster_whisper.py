@@ -23,7 +23,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from asr import whisper_model
-from asr.child_pool import ANSWER_MAX_BYTES, ChildPool
+from asr.child_pool import ChildPool
+from asr.child_process import ANSWER_MAX_BYTES
 from asr.engines import faster_whisper
 from asr.engines.faster_whisper import MAX_SECONDS, FasterWhisperEngine
 from asr.errors import ChildBusy, ChildTimeout, EngineMisconfigured, EngineUnavailable
