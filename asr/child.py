@@ -11,12 +11,15 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from inspect import isgenerator
 from io import BufferedRWPair
+from typing import Any
 
 from asr.errors import AsrError
 
 CALL_HEADER = struct.Struct("!dQ")  # limit in seconds, length of the pickled call that follows
-ANSWER_HEADER = struct.Struct("!Q")  # length of the pickled answer that follows
+ANSWER_HEADER = struct.Struct("!?Q")  # whether it is the last, length of what follows, pickled
 IDLE_STATUS = 75  # the exit status of a child that was idle for too long; no library's own
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _OPEN_FILES = 64  # PyAV, PocketSphinx and its model need fewer (measured)
@@ -75,10 +78,27 @@ def _restrict(memory_bytes: int) -> None:
 def _answer(stream: BufferedRWPair, request: bytes) -> None:
     try:
         fn, args = pickle.loads(request)  # noqa: S301  (from the parent)  # nosec B301
-        answer = pickle.dumps((True, fn(*args)))
+        result: Any = fn(*args)
+        if isgenerator(result):
+            result = _tell_steps(stream, result)
+        answer = pickle.dumps((True, result))
     except AsrError as error:
         answer = pickle.dumps((False, error))
     except BaseException as error:  # a SystemExit of a library is no reason to end
         answer = pickle.dumps((False, type(error).__name__))
-    stream.writelines((ANSWER_HEADER.pack(len(answer)), answer))
+    _send(stream, answer, is_last=True)
+
+
+def _tell_steps(stream: BufferedRWPair, steps: Iterator[Any]) -> Any:
+    """Send whatever a generator yields as it comes, and return what it returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        _send(stream, pickle.dumps((True, step)), is_last=False)
+
+
+def _send(stream: BufferedRWPair, answer: bytes, *, is_last: bool) -> None:
+    stream.writelines((ANSWER_HEADER.pack(is_last, len(answer)), answer))
     stream.flush()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 # Han, kana, bopomofo, their punctuation and full-width forms: scripts written without spaces.
@@ -72,6 +72,9 @@ class AudioRequest:
 
     `expected_language` is what the chunks before it were spoken in, for an engine that detects the
     language and is in doubt: a hint and no order. Like `language` it is a language tag.
+
+    `hear` takes the text so far, from an engine that has some before the end: in the thread that
+    called, and as often as there is more. It must not raise. No part of what is asked.
     """
 
     data: bytes
@@ -81,6 +84,7 @@ class AudioRequest:
     vocabulary: tuple[str, ...] = ()
     diarize: bool = False
     deadline_seconds: float = 120.0
+    hear: Callable[[str], object] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

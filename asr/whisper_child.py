@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -97,8 +97,10 @@ def _loaded(folder: Path, settings: ModelSettings) -> WhisperModel:
         raise EngineMisconfigured("tokenizer.json of the Whisper model is damaged") from error
 
 
-def recognise(sound: bytes, task: Task) -> Hearing:
+def recognise(sound: bytes, task: Task) -> Generator[str, None, Hearing]:
     """What is said in samples (16 kHz mono int16), in seconds from their start.
+
+    Yields the text so far whenever there is more of it: after each segment, but batch by batch.
 
     Raises EngineMisconfigured when the model does not speak the language of the task.
     """
@@ -107,7 +109,10 @@ def recognise(sound: bytes, task: Task) -> Hearing:
     assert _model is not None, "no model was loaded"  # noqa: S101
     samples = np.frombuffer(sound, np.int16).astype(np.float32) / np.float32(32_768)
     heard, language, certainty = _hear(_model, samples, task)
-    segments = tuple(_segments(heard, len(samples) / SAMPLE_RATE))
+    segments: tuple[Segment, ...] = ()
+    for segment in _segments(heard, len(samples) / SAMPLE_RATE):
+        segments += (segment,)
+        yield join_text(each.text for each in segments)
     if task.language is None and not segments:
         language = certainty = None  # what is detected in silence is no language
     return segments, language, certainty

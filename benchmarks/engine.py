@@ -87,4 +87,9 @@ def _bare(files: list[Path]) -> float:
 
 
 def _recognise(file: Path) -> int:
-    return len(pocketsphinx.recognise(file.read_bytes(), 60.0))
+    hearing = pocketsphinx.recognise(file.read_bytes(), 60.0)
+    while True:
+        try:
+            next(hearing)
+        except StopIteration as end:
+            return len(end.value)

@@ -32,6 +32,8 @@ class Event:
     job_id: UUID
     sequence: int
     text: str
+    index: int | None
+    """Of the chunk that it is about, if it is about one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,8 @@ def encoded(event: JobEvent) -> Event:
         "time": iso_time(event.time),
         "data": event.data,
     }
-    return Event(event.job_id, event.sequence, compact_json(message))
+    text, index = compact_json(message), event.data.get("index")
+    return Event(event.job_id, event.sequence, text, index)
 
 
 def compact_json(message: object) -> str:

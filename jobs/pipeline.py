@@ -26,7 +26,7 @@ from asr.errors import (
     EngineUnavailable,
 )
 from asr.types import AudioRequest, Capabilities, Recognition
-from jobs import breakers, engines, quarantine, recognitions, spending, storage
+from jobs import breakers, engines, previews, quarantine, recognitions, spending, storage
 from jobs.attempts import Again, Attempt
 from jobs.claims import claim_chunk, record_result
 from jobs.database import insist, release_connection
@@ -185,17 +185,19 @@ def _ask(attempt: Attempt) -> None:
     if attempt.remaining_seconds <= 0:
         detail = "the time was over before the engine could be asked"
         raise EngineUnavailable("engine_timeout", detail, retry_after=LATE_SECONDS)
-    request = AudioRequest(
-        data=attempt.data,
-        info=attempt.known_info,
-        language=claim.language,
-        expected_language=attempt.expected_language,
-        vocabulary=claim.vocabulary,
-        diarize=claim.diarize,
-        deadline_seconds=attempt.remaining_seconds,
-    )
-    attempt.granted_seconds = request.deadline_seconds
-    attempt.recognition = attempt.known_engine.transcribe(request)
+    with previews.teller().telling(claim.job_id, claim.index) as hear:
+        request = AudioRequest(
+            data=attempt.data,
+            info=attempt.known_info,
+            language=claim.language,
+            expected_language=attempt.expected_language,
+            vocabulary=claim.vocabulary,
+            diarize=claim.diarize,
+            deadline_seconds=attempt.remaining_seconds,
+            hear=hear,
+        )
+        attempt.granted_seconds = request.deadline_seconds
+        attempt.recognition = attempt.known_engine.transcribe(request)
 
 
 def _tell_breaker(attempt: Attempt, error: AsrError | None) -> None:

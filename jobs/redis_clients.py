@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
@@ -48,10 +52,16 @@ def patient_client(url: str) -> redis.Redis:
 
 def listening_client(url: str) -> redis.Redis:
     """For who waits for news: no time-out while there are none; the kernel looks for the peer."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=None,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return redis.Redis.from_url(url, **_listening(url), retry=Retry(NoBackoff(), 0))
+
+
+def async_listening_client(url: str) -> AsyncRedis:
+    """The same for an event loop."""
+    return AsyncRedis.from_url(url, **_listening(url), retry=AsyncRetry(NoBackoff(), 0))
+
+
+def _listening(url: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": 5}
+    if not url.startswith("unix:"):  # such a peer is never gone unheard, and redis-py raises
+        options["socket_keepalive"] = True
+    return options

@@ -20,6 +20,7 @@ from django.db import Error as DatabaseError
 
 from jobs.looks import Asked, Event, Numbers, Seen, look
 from jobs.models import JobStatus
+from jobs.previews import Preview, listen
 
 LOOK_SECONDS: Final = 0.1
 LIVE_SECONDS: Final = (0.05, 0.1)  # at least and at most, while events are read
@@ -72,18 +73,31 @@ class Channel:
 
 
 class JobChannel(Channel):
-    """Of one job; `sequence` is the number up to which it has been told."""
+    """Of one job; `sequence` is the number up to which it has been told.
+
+    `previews` are the newest of each chunk, until something happens to it. They stand on no page: a
+    page is turned for each, and who comes late to it finds the newest and misses the others.
+    """
 
     def __init__(self, sequence: int) -> None:
         super().__init__()
         self.sequence = sequence
+        self.previews: dict[int, Preview] = {}
 
     def hear(self, events: Sequence[Event]) -> None:
         """Tell what is new of these."""
         new = [event for event in events if event.sequence > self.sequence]
         if new:
             self.sequence = new[-1].sequence
+            for event in new:
+                if event.index is not None:
+                    self.previews.pop(event.index, None)
             self.tell(new)
+
+    def show(self, preview: Preview) -> None:
+        """Tell what is heard so far."""
+        self.previews[preview.index] = preview
+        self.page = self.page.append(Page())
 
     def end(self) -> None:
         """The job is gone."""
@@ -128,6 +142,7 @@ class Watch:
         self._users: dict[str, UserChannel] = {}
         self._looked_time: datetime | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
         # Its own: all threads for requests may be waiting for something themselves.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
@@ -149,8 +164,15 @@ class Watch:
     def job(self, job_id: UUID, sequence: int) -> Iterator[JobChannel]:
         """What happens to the job; its number was `sequence` just before, or later."""
         channel = self._jobs.setdefault(job_id, JobChannel(sequence))
-        with self._reading(self._jobs, job_id, channel):
-            yield channel
+        if self._listening is None or self._listening.done():
+            self._listening = asyncio.create_task(listen(self._show))
+        try:
+            with self._reading(self._jobs, job_id, channel):
+                yield channel
+        finally:
+            if not self._jobs and self._listening is not None:
+                self._listening.cancel()
+                self._listening = None
 
     @contextmanager
     def user(self, user_id: str) -> Iterator[UserChannel]:
@@ -218,6 +240,10 @@ class Watch:
                     del self._jobs[job_id]
         for user_id, user in users.items():
             user.hear(seen.users[user_id], seen.known, seen.events)
+
+    def _show(self, preview: Preview) -> None:
+        if preview.job_id in self._jobs:
+            self._jobs[preview.job_id].show(preview)
 
     def _wake(self, job_ids: Sequence[UUID]) -> None:
         for job_id in job_ids:

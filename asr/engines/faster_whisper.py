@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 from asr import whisper_child, whisper_model
 from asr.audio import SAMPLE_RATE, samples
-from asr.child_pool import ChildOptions, ChildPool
+from asr.child_pool import ChildPool
+from asr.child_process import ChildOptions
 from asr.errors import ChildBusy, EngineMisconfigured, EngineUnavailable
 from asr.service import TranscriptionService, primary_language
 from asr.types import AudioRequest, Capabilities, Recognition
@@ -103,7 +104,12 @@ class FasterWhisperEngine(TranscriptionService):
         )
         remaining = deadline - time.monotonic()
         segments, language, certainty = self._models.run(
-            whisper_child.recognise, sound, task, limit=remaining, patience=remaining * _PATIENCE
+            whisper_child.recognise,
+            sound,
+            task,
+            limit=remaining,
+            patience=remaining * _PATIENCE,
+            hear=request.hear,
         )
         return Recognition(
             segments=segments,

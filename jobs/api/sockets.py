@@ -28,6 +28,7 @@ from jobs.api.socket import Socket
 from jobs.api.socket_entry import Credentials, enter_job, enter_user, refuse_plain, sign_in
 from jobs.database import release_connection
 from jobs.looks import compact_json, events_of, running_jobs
+from jobs.previews import Preview
 from jobs.results import load_snapshots
 from jobs.watching import Page, Watch
 
@@ -106,7 +107,7 @@ class Sockets:
             texts, number = await self._in_thread(_read_job, job_id, since)
             for text in texts:
                 await socket.say(text)
-            await _follow(socket, page, {job_id: number})
+            await _follow(socket, page, {job_id: number}, channel.previews)
 
     async def _show_user(self, socket: Socket, credentials: Credentials, asked: str | None) -> None:
         caller, user_id = await self._in_thread(enter_user, credentials, asked)
@@ -118,7 +119,7 @@ class Sockets:
             page = channel.page
             text, numbers = await self._in_thread(_read_user, user_id)
             await socket.say(text)
-            await _follow(socket, page, numbers)
+            await _follow(socket, page, numbers, previews={})
 
     @contextmanager
     def _admitted(self, socket: Socket, credentials: Credentials, caller: Caller) -> Iterator[None]:
@@ -170,9 +171,23 @@ def _released(call: Callable[..., T], *arguments: Any) -> T:
         release_connection()
 
 
-async def _follow(socket: Socket, page: Page, shown: Mapping[UUID, int]) -> None:
-    """Tell what follows, for ever; by job, what was `shown` goes up to a number."""
+async def _follow(
+    socket: Socket,
+    page: Page,
+    shown: Mapping[UUID, int],
+    previews: Mapping[int, Preview],
+) -> None:
+    """Tell what follows, for ever; by job, what was `shown` goes up to a number.
+
+    Of `previews`, by chunk, whatever is there by then and was not told yet.
+    """
+    told: dict[int, Preview] = {}
     while not page.is_last:
+        for index in list(previews):
+            preview = previews.get(index)  # the newest, however long the one before it took
+            if preview is not None and told.get(index) is not preview:
+                told[index] = preview
+                await socket.say(preview.text)
         page = await page.turn()
         for event in page.events:
             if event.sequence > shown.get(event.job_id, 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,33 @@ def warm_up(seconds: float, error: BaseException | None = None) -> None:
     os.environ["VERBATIM_WARM"] = "yes"
     if error is not None:
         raise error
+
+
+def steps(
+    values: list[Any], error: BaseException | None = None, pause: float = 0.0
+) -> Generator[Any, None, str]:
+    """Yields each value, then raises the error or returns "done"."""
+    for value in values:
+        yield value
+        time.sleep(pause)
+    if error is not None:
+        raise error
+    return "done"
+
+
+def endless_steps() -> Generator[int, None, None]:
+    while True:
+        yield os.getpid()
+
+
+def steps_to_an_end(number: int) -> Generator[str, None, None]:
+    yield "half a"
+    os.kill(os.getpid(), number)
+
+
+def harmful_steps() -> Generator[Any, None, str]:
+    yield _Harmful()
+    return "done"
 
 
 def end(number: int) -> None:

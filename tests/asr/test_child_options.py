@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from asr.child_pool import ChildOptions, ChildPool
+from asr.child_pool import ChildPool
+from asr.child_process import ChildOptions
 from asr.errors import (
     ChildBusy,
     ChildCrashed,
@@ -99,7 +100,7 @@ def test_a_child_that_dies_warming_up_is_a_crash_even_when_nobody_waits() -> Non
 
 
 def test_a_warm_up_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr.child_pool.WARM_UP_SECONDS", 0.2)
+    monkeypatch.setattr("asr.child_process.WARM_UP_SECONDS", 0.2)
     pool = pool_of(partial(in_child.warm_up, 60.0))
     with pytest.raises(ChildTimeout) as caught:
         pid_of_within(pool, patience=30)

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from asr.child_pool import ChildOptions, ChildPool
+from asr.child_pool import ChildPool
+from asr.child_process import ChildOptions
 from asr.errors import (
     AsrError,
     AudioRejected,
@@ -107,6 +108,97 @@ def test_a_result_that_could_run_code_in_the_parent_is_refused(fresh_pool: Child
     with pytest.raises(EngineUnavailable) as caught:
         fresh_pool.run(in_child.harmful_result, limit=10)
     assert caught.value.code == "engine_error"
+    assert "VERBATIM_HARMED" not in os.environ
+
+
+def test_what_a_generator_yields_is_heard_as_it_comes_and_it_returns_the_result(
+    fresh_pool: ChildPool,
+) -> None:
+    heard: list[tuple[Any, float]] = []
+    values = ["a", None, Word(text="b", start=0.0, end=1.0), "c" * 3_000_000]
+    result = fresh_pool.run(
+        in_child.steps,
+        *(values, None, 0.2),
+        limit=20,
+        hear=lambda value: heard.append((value, time.monotonic())),
+    )
+    ended = time.monotonic()
+    assert result == "done"
+    assert [value for value, _ in heard] == values
+    assert ended - heard[0][1] > 0.6  # the last comes 0.2 s before the end
+    assert fresh_pool.run(operator.add, 1, 2, limit=10) == 3
+
+
+def test_a_generator_that_nobody_hears_returns_its_result(fresh_pool: ChildPool) -> None:
+    pid = pid_of(fresh_pool)
+    assert fresh_pool.run(in_child.steps, ["a", "b"], limit=10) == "done"
+    assert pid_of(fresh_pool) == pid
+
+
+def test_an_error_after_some_steps_is_that_of_the_call(fresh_pool: ChildPool) -> None:
+    pid, heard = pid_of(fresh_pool), list[Any]()
+    for error, raised in ((AudioRejected("invalid_audio", "no"), AudioRejected), (OSError(), None)):
+        with pytest.raises(raised or EngineUnavailable):
+            fresh_pool.run(in_child.steps, ["a"], error, limit=10, hear=heard.append)
+    assert heard == ["a", "a"]
+    assert pid_of(fresh_pool) == pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_child_that_is_killed_between_two_steps_has_crashed(
+    fresh_pool: ChildPool, number: int
+) -> None:
+    heard: list[str] = []
+    with pytest.raises(ChildCrashed):
+        fresh_pool.run(in_child.steps_to_an_end, number, limit=10, hear=heard.append)
+    assert heard == ["half a"]
+    assert fresh_pool.run(operator.add, 1, 2, limit=10) == 3
+
+
+def test_steps_without_an_end_end_at_the_limit(fresh_pool: ChildPool) -> None:
+    pid = pid_of(fresh_pool)
+    heard: list[int] = []
+    started = time.monotonic()
+    with pytest.raises(ChildTimeout):
+        fresh_pool.run(in_child.endless_steps, limit=0.6, hear=heard.append)
+    assert time.monotonic() - started < 2
+    assert set(heard) == {pid}
+    assert is_gone(pid)
+    assert fresh_pool.run(operator.add, 1, 2, limit=10) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), ConnectionResetError(), EOFError(), ChildBusy()]
+)
+def test_who_hears_and_fails_costs_the_call_nothing(
+    fresh_pool: ChildPool, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    pid = pid_of(fresh_pool)
+
+    def hear(value: str) -> None:
+        raise error
+
+    assert fresh_pool.run(in_child.steps, ["a", "b"], limit=10, hear=hear) == "done"
+    assert caplog.text.count("was not heard") == 2
+    assert pid_of(fresh_pool) == pid
+
+
+def test_an_interrupt_in_who_hears_ends_the_child(fresh_pool: ChildPool) -> None:
+    pid = pid_of(fresh_pool)
+
+    def hear(value: str) -> None:
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        fresh_pool.run(in_child.steps, ["a", "b"], limit=10, hear=hear)
+    assert is_gone(pid)
+    assert fresh_pool.run(operator.add, 1, 2, limit=10) == 3
+
+
+def test_a_step_that_could_run_code_in_the_parent_is_not_heard(fresh_pool: ChildPool) -> None:
+    heard: list[Any] = []
+    assert fresh_pool.run(in_child.harmful_steps, limit=10, hear=heard.append) == "done"
+    assert heard == []
     assert "VERBATIM_HARMED" not in os.environ
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +23,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from asr import whisper_model
-from asr.child_pool import ANSWER_MAX_BYTES, ChildPool
+from asr.child_pool import ChildPool
+from asr.child_process import ANSWER_MAX_BYTES
 from asr.engines import faster_whisper
 from asr.engines.faster_whisper import MAX_SECONDS, FasterWhisperEngine
 from asr.errors import ChildBusy, ChildTimeout, EngineMisconfigured, EngineUnavailable
@@ -133,6 +136,17 @@ def test_without_the_filter_every_window_is_heard(engine: FasterWhisperEngine) -
     times = [(word.start, word.end) for word in words_of(heard)]
     expected = [*TIMES, *((start + 30, end + 30) for start, end in TIMES)]
     assert times == [pytest.approx(pair, abs=FRAME) for pair in expected]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"vad": True}])
+def test_the_text_so_far_is_heard_before_the_end(build: Build, options: dict[str, Any]) -> None:
+    texts: list[str] = []
+    asked = ask(speech(44.0), hear=texts.append)
+    heard = build(**options).transcribe(asked)
+    assert len(texts) == len(heard.segments) > 1
+    assert texts[-1] == heard.text
+    assert all(later.startswith(f"{text} ") for text, later in itertools.pairwise(texts))
+    assert heard == build(**options).transcribe(replace(asked, hear=None))
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,17 @@ from asr.errors import AudioRejected, ChildTimeout
 from asr.service import TranscriptionService
 from asr.types import Recognition
 from tests.asr import cases
-from tests.asr.sounds import MANIFEST, encode, noise, request, sample, samples_of, silence, tone
+from tests.asr.sounds import (
+    MANIFEST,
+    RATE,
+    encode,
+    noise,
+    request,
+    sample,
+    samples_of,
+    silence,
+    tone,
+)
 
 # Measured: 0 of 88 words wrong. The margin is for another version of a library.
 WORD_ERROR_RATE = 0.1
@@ -41,6 +52,19 @@ def errors(reference: list[str], hypothesis: list[str]) -> int:
         for j, got in enumerate(hypothesis, start=1):
             row.append(min(previous[j - 1] + (expected != got), previous[j] + 1, row[-1] + 1))
     return row[-1]
+
+
+def test_of_a_long_file_the_text_so_far_is_heard_before_the_end(
+    engine: TranscriptionService,
+) -> None:
+    sound = np.concatenate([samples_of(sample(1)), silence(60.0), samples_of(sample(2))])
+    texts: list[str] = []
+    asked = request(encode(sound, "flac"), seconds=len(sound) / RATE, hear=texts.append)
+    recognition = engine.transcribe(asked)
+    assert texts
+    assert texts[0] == heard(engine, 1).text
+    assert recognition.text.startswith(f"{texts[-1]} ")
+    assert recognition == engine.transcribe(replace(asked, hear=None))
 
 
 def test_the_samples_are_understood(engine: TranscriptionService) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from asr.types import Segment, Word, mean_confidence, segments_to_json
+from asr.types import AudioInfo, AudioRequest, Segment, Word, mean_confidence, segments_to_json
 
 
 def segment(text: str, confidence: float | None, *words: Word) -> Segment:
@@ -29,3 +31,11 @@ def test_nothing_known_is_no_confidence() -> None:
     assert mean_confidence([]) is None
     unknown = [segment("one", None), segment("x", None, word(None))]
     assert mean_confidence(segments_to_json(unknown)) is None
+
+
+def test_who_hears_is_no_part_of_what_is_asked() -> None:
+    info = AudioInfo(duration_seconds=1.0, container="wav", digest="")
+    asked = AudioRequest(data=b"sound", info=info)
+    heard = replace(asked, hear=lambda _: None)
+    assert heard == asked
+    assert repr(heard) == repr(asked)

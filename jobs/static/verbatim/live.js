@@ -34,15 +34,31 @@ export class Live {
 
   #chunk({ type, data }) {
     const part = this.parts.find(({ index }) => index === data.index);
+    if (type === "chunk.preview") return this.#preview(part, data.text);
     if (!part) return this.onChanged(); // the recording was cut: there are parts now
     const state = part.section.querySelector(".state");
     const status = type.slice("chunk.".length);
-    part.section.dataset.status = { started: "in_progress", preview: "in_progress" }[status] ?? status;
-    state.hidden = status === "completed" || status === "preview";
+    part.section.dataset.status = { started: "in_progress" }[status] ?? status;
+    state.hidden = status === "completed";
     state.textContent = { started: "Listening …", pending: "Trying again soon", failed: "This part is missing.", cancelled: "Cancelled" }[status] ?? "";
-    if (status === "completed" || status === "preview") part.element.textContent = data.text;
+    if (status === "completed" || part.element.classList.contains("preview")) part.element.textContent = data.text ?? "";
+    this.#mark(part, false);
     if (status === "completed") this.onText(part.index);
     this.#count();
+  }
+
+  /** What is heard so far. It may come late: a part that is not listened to is past that. */
+  #preview(part, text) {
+    if (part?.section.dataset.status !== "in_progress") return;
+    part.section.querySelector(".state").textContent = "Listening …"; // who comes meanwhile reads another word
+    part.element.textContent = text;
+    this.#mark(part, true);
+  }
+
+  #mark({ element }, isPreview) {
+    element.classList.toggle("preview", isPreview);
+    if (isPreview) element.setAttribute("aria-busy", "true"); // nobody is read half a text, again and again
+    else element.removeAttribute("aria-busy");
   }
 
   #count() {
