@@ -154,8 +154,8 @@ def delete_all(job_ids: Collection[UUID]) -> Counter[str]:
 
     Returns:
         What was removed: `jobs`, `chunks`, `transcripts`, `searchTexts`, `revisions`,
-            `revisedTexts`, `events`,
-            `indexEntries`, `webhookDeliveries`, `audioFiles`.
+            `revisedTexts`, `ratings`, `mistakeReports`, `events`, `indexEntries`,
+            `webhookDeliveries`, `audioFiles`.
     """
     removed = Counter[str]()
     with changing_all(job_ids) as changes:
@@ -186,6 +186,8 @@ _REMOVED: Final = {
     "searchTexts": "jobs.SearchText",
     "revisions": "jobs.Revision",
     "revisedTexts": "jobs.RevisedText",
+    "ratings": "jobs.Rating",
+    "mistakeReports": "jobs.MistakeReport",
     "events": "jobs.JobEvent",
     "indexEntries": "jobs.UserJobIndex",
     "webhookDeliveries": "jobs.WebhookDelivery",

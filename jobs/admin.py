@@ -32,6 +32,7 @@ from jobs.admin_base import (
     unbroken,
 )
 from jobs.admin_dead_letters import DeadLetterAdmin
+from jobs.admin_feedback import MistakeReportAdmin, RatingAdmin
 from jobs.admin_ledger import EngineCallAdmin
 from jobs.admin_lists import (
     AgeFilter,
@@ -51,6 +52,8 @@ from jobs.models import (
     Job,
     JobEvent,
     JobGoneError,
+    MistakeReport,
+    Rating,
     Revision,
     Transcript,
     UsageDay,
@@ -65,6 +68,8 @@ admin.site.unregister(Task)
 
 admin.site.register(DeadLetter, DeadLetterAdmin)
 admin.site.register(EngineCall, EngineCallAdmin)
+admin.site.register(Rating, RatingAdmin)
+admin.site.register(MistakeReport, MistakeReportAdmin)
 admin.site.register(UsageDay, UsageDayAdmin)
 admin.site.register(UserLimits, UserLimitsAdmin)
 admin.site.register(WebhookEndpoint, WebhookEndpointAdmin)

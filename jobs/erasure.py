@@ -27,6 +27,8 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    MistakeReport,
+    Rating,
     RevisedText,
     Revision,
     SearchText,
@@ -146,6 +148,8 @@ def _jobs_left(erasure: Erasure) -> dict[str, int]:
         "searchTexts": SearchText.objects.filter(job__job__in=jobs).count(),
         "revisions": Revision.objects.filter(job__in=jobs).count(),
         "revisedTexts": RevisedText.objects.filter(job__in=jobs).count(),
+        "ratings": Rating.objects.filter(job__in=jobs).count(),
+        "mistakeReports": MistakeReport.objects.filter(job__in=jobs).count(),
         "events": JobEvent.objects.filter(job__in=jobs).count(),
         "indexEntries": index.count(),
     }
@@ -209,6 +213,22 @@ def _edits_of_others(erasure: Erasure) -> models.QuerySet[Revision]:
     before = {"time__lte": erasure.requested_time}
     mine = Revision.objects.filter(editor=erasure.user_id, **before)
     return mine.exclude(job__user_id=erasure.user_id)
+
+
+def _rename_feedback(erasure: Erasure) -> None:
+    """What they have said of others' transcripts is of use without their name."""
+    for rows in _feedback_on_others(erasure):
+        erasure.removed["feedbackPseudonymised"] += _rename(rows, erasure.user_id)
+
+
+def _feedback_on_others(erasure: Erasure) -> list[models.QuerySet[Any]]:
+    mine = {"user_id": erasure.user_id, "time__lte": erasure.requested_time}
+    rows = (Rating.objects.filter(**mine), MistakeReport.objects.filter(**mine))
+    return [some.exclude(job__user_id=erasure.user_id) for some in rows]
+
+
+def _feedback_left(erasure: Erasure) -> dict[str, int]:
+    return {"feedbackPseudonymised": sum(rows.count() for rows in _feedback_on_others(erasure))}
 
 
 def _rename(rows: models.QuerySet[Any], user_id: str, column: str = "user_id") -> int:
@@ -308,6 +328,7 @@ PARTS: Final = (
         _rename_editor,
         lambda erasure: {"revisionsPseudonymised": _edits_of_others(erasure).count()},
     ),
+    Part(_rename_feedback, _feedback_left),
     Part(_remove_webhooks, _webhooks_left),
     Part(_rename_usage, _usage_left),
     Part(_remove_stamp, _stamps_left),

@@ -23,6 +23,8 @@ from jobs.models import (
     Chunk,
     EventType,
     Job,
+    MistakeReport,
+    Rating,
     UserIndexStamp,
     UserJobIndex,
     WebhookDelivery,
@@ -94,6 +96,16 @@ def make_failed_job(*texts: str | None, user_id: str = "alice") -> Job:
     assert finishing.finish_job(job.pk)
     job.refresh_from_db()
     return job
+
+
+def make_rating(job: Job, stars: int = 4, **columns: Any) -> Rating:
+    said = {"user_id": job.user_id, "engine": "scripted", "model": "m"} | columns
+    return Rating.objects.create(job=job, stars=stars, **said)
+
+
+def make_mistake(job: Job, kind: str = "wrong_word", **columns: Any) -> MistakeReport:
+    said = {"user_id": job.user_id, "engine": "scripted", "model": "m"} | columns
+    return MistakeReport.objects.create(job=job, kind=kind, **said)
 
 
 def make_webhook(url: str, *, user_id: str = "alice", **columns: Any) -> WebhookEndpoint:

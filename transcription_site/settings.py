@@ -231,6 +231,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "ChunkStatusEnum": "jobs.models.ChunkStatus",
         "ErrorTypeEnum": ["validation_error", "client_error", "server_error"],
+        "MistakeKindEnum": "jobs.models.MistakeKind",
         "WebhookEventEnum": "jobs.models.WebhookEvent",
         "PartStatusEnum": ["up", "degraded", "down"],
     },

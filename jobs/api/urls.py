@@ -11,6 +11,7 @@ from jobs.api.audio import AudioViewSet
 from jobs.api.editing import EditingViewSet
 from jobs.api.engines import EngineViewSet
 from jobs.api.exports import ExportViewSet
+from jobs.api.feedback import MistakeViewSet, RatingViewSet
 from jobs.api.uploads import OneUploadViewSet, UploadViewSet
 from jobs.api.usage import UsageViewSet
 from jobs.api.users import UserDataViewSet
@@ -56,6 +57,16 @@ urlpatterns = [
         "transcript/<uuid:job_id>/words",
         EditingViewSet.as_view({"get": "words"}),
         name="transcript-words",
+    ),
+    path(
+        "transcript/<uuid:job_id>/rating",
+        RatingViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}),
+        name="transcript-rating",
+    ),
+    path(
+        "transcript/<uuid:job_id>/mistakes",
+        MistakeViewSet.as_view({"get": "list", "post": "create"}),
+        name="transcript-mistakes",
     ),
     path("usage", UsageViewSet.as_view({"get": "retrieve"}), name="usage"),
     path("uploads", UploadViewSet.as_view({"post": "create"}), name="uploads"),

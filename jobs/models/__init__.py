@@ -24,6 +24,15 @@ from jobs.models.chunk import (
 from jobs.models.clock import database_time, from_now, iso_time
 from jobs.models.engine_call import CallOutcome, EngineCall
 from jobs.models.event import EventType, JobEvent
+from jobs.models.feedback import (
+    COMMENT_LENGTH,
+    MAX_REPORTS,
+    MOST_STARS,
+    QUOTE_LENGTH,
+    MistakeKind,
+    MistakeReport,
+    Rating,
+)
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.job import DEADLINE, MAX_CHUNKS, URL_LENGTH, ErasedJob, Job, validate_user_id
 from jobs.models.recording import CUT_PATIENCE, Recording
@@ -50,6 +59,7 @@ from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
 
 __all__ = [
     "AS_RECOGNISED",
+    "COMMENT_LENGTH",
     "CUT_PATIENCE",
     "DEADLINE",
     "ENDED_CHUNK",
@@ -59,8 +69,11 @@ __all__ = [
     "MAX_CRASHES",
     "MAX_ERRORS",
     "MAX_REDRIVES",
+    "MAX_REPORTS",
     "MAX_WEBHOOKS",
     "MESSAGE_PATIENCE",
+    "MOST_STARS",
+    "QUOTE_LENGTH",
     "SILENCE_LIMIT",
     "URL_LENGTH",
     "AuthToken",
@@ -80,6 +93,9 @@ __all__ = [
     "JobEvent",
     "JobGoneError",
     "JobStatus",
+    "MistakeKind",
+    "MistakeReport",
+    "Rating",
     "Recording",
     "RevisedText",
     "Revision",

@@ -7,9 +7,21 @@ from uuid import UUID
 
 from django.conf import settings
 from django.http import Http404
+from django.utils.translation import ngettext
 
 from jobs.exports import CONTENT_TYPES
-from jobs.models import Chunk, ChunkStatus, ErasedJob, JobStatus, RevisedText
+from jobs.feedback import rating_of
+from jobs.models import (
+    COMMENT_LENGTH,
+    MOST_STARS,
+    QUOTE_LENGTH,
+    Chunk,
+    ChunkStatus,
+    ErasedJob,
+    JobStatus,
+    MistakeKind,
+    RevisedText,
+)
 from jobs.results import load_snapshots
 from jobs.web.views import ERASED, Page
 
@@ -33,6 +45,7 @@ class TranscriptPage(Page):
             formats=list(CONTENT_TYPES),
             uncertain_below=settings.UNCERTAIN_BELOW,
             parts=_parts(job_id, result),
+            **_feedback(job_id),
             **context,
         )
 
@@ -42,6 +55,18 @@ class TranscriptPage(Page):
     def _why(self, job_id: UUID) -> str:
         erased = ErasedJob.objects.filter(pk=job_id, user_id=self.user_id).exists()
         return ERASED if erased else ""
+
+
+def _feedback(job_id: UUID) -> dict[str, Any]:
+    """What was said of the transcript, and what may be."""
+    every = range(1, MOST_STARS + 1)
+    return {
+        "rating": rating_of(job_id),
+        "star_names": [(n, ngettext("%(n)d star", "%(n)d stars", n) % {"n": n}) for n in every],
+        "mistake_kinds": MistakeKind.choices,
+        "comment_length": COMMENT_LENGTH,
+        "quote_length": QUOTE_LENGTH,
+    }
 
 
 def _parts(job_id: UUID, result: dict[str, Any]) -> list[dict[str, Any]]:

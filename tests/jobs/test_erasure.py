@@ -24,6 +24,8 @@ from jobs.models import (
     IdempotencyKey,
     Job,
     JobEvent,
+    MistakeReport,
+    Rating,
     RevisedText,
     Revision,
     SearchText,
@@ -54,6 +56,7 @@ def everything_stored() -> str:
     """All rows of the tables that hold something of users, as one text."""
     models: list[Any] = [Job, Chunk, Transcript, SearchText, JobEvent, UserJobIndex, UserIndexStamp]
     models += [IdempotencyKey, EngineCall, ErasedJob, Revision, RevisedText]
+    models += [Rating, MistakeReport]
     return "\n".join(str(row) for model in models for row in model.objects.values())
 
 
@@ -73,6 +76,9 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
     editing.save(completed.pk, editor="alice", seen=0, texts={0: "private edit"}, speakers={})
     theirs = factories.make_completed_job("stays", user_id="bob")
     editing.save(theirs.pk, editor="alice", seen=0, texts={0: "stays so"}, speakers={})
+    for job in (completed, theirs):
+        factories.make_rating(job, user_id="alice")
+        factories.make_mistake(job, user_id="alice", heard="some words" if job == completed else "")
     assert "alice" in keys(raw_cache)
     assert str(completed.pk) in keys(raw_cache)
 
@@ -85,6 +91,9 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
         "searchTexts": 1,
         "revisions": 1,
         "revisedTexts": 1,
+        "ratings": 1,
+        "mistakeReports": 1,
+        "feedbackPseudonymised": 2,
         "revisionsPseudonymised": 1,
         "events": 3 + 6,
         "indexEntries": 3,
@@ -114,6 +123,9 @@ def test_everything_of_a_user_goes_and_the_receipt_counts_it(
     call.refresh_from_db()
     assert (call.user_id, call.job_id) == (pseudonym("alice"), completed.pk)
     assert Revision.objects.get().editor == pseudonym("alice")
+    assert [Rating.objects.get().user_id, MistakeReport.objects.get().user_id] == (
+        [pseudonym("alice")] * 2
+    )
     assert editing.read(theirs.pk)["chunks"][0]["text"] == "stays so"
 
 
@@ -316,6 +328,7 @@ def test_no_step_reads_a_whole_table() -> None:
         "tombstones": erasure._tombstones(erased),
         "keys": erasure._keys(erased),
     }
+    steps |= {rows.model.__name__: rows for rows in erasure._feedback_on_others(erased)}
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET enable_seqscan = off")

@@ -1,6 +1,7 @@
 // The page of one transcript: this module only brings its parts together.
 import { call, notice } from "./api.js";
 import { Editor } from "./editor.js";
+import { feedback } from "./feedback.js";
 import { findIn, replaceAllIn } from "./find.js";
 import { Live } from "./live.js";
 import { Listening } from "./listening.js";
@@ -41,6 +42,7 @@ if (ended) {
   showVersions(document.getElementById("versions"), jobId, editor, show);
   findIn(document.getElementById("find"), parts);
   document.getElementById("replace-all").addEventListener("click", () => replaceAllIn(editor, parts));
+  feedback(jobId, parts, (part) => listening.wordsOf(part));
 }
 
 new Live(jobId, article, parts, {

@@ -38,6 +38,11 @@ CALLS: Final = {
     ("GET", "/transcript/{job_id}/revisions"): (401, 401, 404, 200, 200, 200),
     ("POST", "/transcript/{job_id}/revisions/{number}/restore"): (401, 401, 404, 200, 200, 200),
     ("GET", "/transcript/{job_id}/words"): (401, 401, 404, 200, 200, 200),
+    ("GET", "/transcript/{job_id}/rating"): (401, 401, 404, 200, 200, 200),
+    ("PUT", "/transcript/{job_id}/rating"): (401, 401, 404, 200, 200, 200),
+    ("DELETE", "/transcript/{job_id}/rating"): (401, 401, 404, 204, 204, 204),
+    ("GET", "/transcript/{job_id}/mistakes"): (401, 401, 404, 200, 200, 200),
+    ("POST", "/transcript/{job_id}/mistakes"): (401, 401, 404, 201, 201, 201),
     ("GET", "/usage"): (401, 401, 403, 200, 200, 200),
     ("POST", "/uploads"): (401, 401, 403, 201, 201, 201),
     # Who has the signed address may send; nobody's sign-in stands for it.
@@ -60,9 +65,16 @@ CALLS: Final = {
     ("POST", "/engines/{name}/verify"): (401, 401, 403, 403, 200, 403),
 }
 BODIES: Final[dict[tuple[str, str], dict[str, object]]] = {
-    ("POST", "/transcribe"): {"audioChunkPaths": ["alice/a.wav"]},
-    ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
-    ("POST", "/webhooks"): {"url": "https://8.8.4.4/"},
+    ("POST", "/transcribe"): {"userId": "alice", "audioChunkPaths": ["alice/a.wav"]},
+    ("POST", "/uploads"): {
+        "userId": "alice",
+        "fileName": "a.wav",
+        "sizeBytes": 9,
+        "contentType": "audio/wav",
+    },
+    ("POST", "/webhooks"): {"userId": "alice", "url": "https://8.8.4.4/"},
+    ("PUT", "/transcript/{job_id}/rating"): {"stars": 4},
+    ("POST", "/transcript/{job_id}/mistakes"): {"kind": "other"},
 }
 HEADERS: Final = {("PATCH", "/transcript/{job_id}/text"): {"If-Match": '"0"'}}
 OF_A_USER: Final = {"/transcript/search", "/usage", "/webhooks"}
@@ -123,6 +135,8 @@ def job() -> Job:
     factories.put_audio("alice/00.wav")  # of the job
     factories.make_webhook("https://8.8.8.8/")
     job = factories.make_completed_job("secret words")
+    factories.make_rating(job, comment="secret words")
+    factories.make_mistake(job, heard="secret words")
     announced = {"size_bytes": 9, "expires_time": from_now(factories.A_DAY)}
     Upload.objects.create(pk=job.pk, user_id="alice", path="alice/uploads/x", **announced)
     return job
@@ -145,7 +159,8 @@ def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
 def ask(client: APIClient, method: str, path: str, job: Job) -> int:
     address = address_of(path, job)
     if (method, path) in BODIES:
-        return int(client.post(address, {"userId": "alice"} | BODIES[method, path]).status_code)
+        send = getattr(client, method.lower())
+        return int(send(address, BODIES[method, path]).status_code)
     query = "?userId=alice" if path in OF_A_USER else ""
     headers = HEADERS.get((method, path))
     return int(client.generic(method, address + query, headers=headers).status_code)

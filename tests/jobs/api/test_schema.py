@@ -43,6 +43,11 @@ OPERATIONS = {
     ("GET", "/transcript/{job_id}/revisions"),
     ("POST", "/transcript/{job_id}/revisions/{number}/restore"),
     ("GET", "/transcript/{job_id}/words"),
+    ("GET", "/transcript/{job_id}/rating"),
+    ("PUT", "/transcript/{job_id}/rating"),
+    ("DELETE", "/transcript/{job_id}/rating"),
+    ("GET", "/transcript/{job_id}/mistakes"),
+    ("POST", "/transcript/{job_id}/mistakes"),
     ("GET", "/engines"),
     ("POST", "/engines/{name}/verify"),
     ("GET", "/usage"),
@@ -61,6 +66,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/transcribe"): {"audioChunkPaths": ["alice/a.wav"]},
     ("POST", "/webhooks"): {"url": "https://8.8.8.8/"},
     ("PATCH", "/transcript/{job_id}/text"): {"chunks": [{"index": 0, "text": "edited"}]},
+    ("PUT", "/transcript/{job_id}/rating"): {"stars": 4, "comment": "fair"},
+    ("POST", "/transcript/{job_id}/mistakes"): {"kind": "wrong_word", "index": 0, "startTime": 1.5},
     ("POST", "/uploads"): {"fileName": "a.wav", "sizeBytes": 9, "contentType": "audio/wav"},
 }
 HEALTH = {("GET", "/healthz"), ("GET", "/readyz")}
@@ -183,7 +190,10 @@ def test_the_answers_about_real_jobs_are_as_the_document_says(state: str) -> Non
     get_user_model().objects.update(is_staff=True)
     calls = OPERATIONS - {("PUT", "/uploads/{upload_id}")}  # which takes what is signed
     for method, path in sorted(calls, key=lambda call: call[0] == "DELETE"):
-        at: dict[str, Any] = {"job_id": str(job_in(state).pk), "name": "pocketsphinx"}
+        job = job_in(state)
+        factories.make_rating(job)  # as of before a retry, where it runs
+        factories.make_mistake(job)
+        at: dict[str, Any] = {"job_id": str(job.pk), "name": "pocketsphinx"}
         at |= {"user_id": "alice", "file_format": "json", "number": 0, "index": 0} | a_delivery()
         at |= {"upload_id": an_upload()}
         given: dict[str, Any] = {"path_parameters": {n: v for n, v in at.items() if n in path}}
