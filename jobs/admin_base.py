@@ -49,7 +49,7 @@ class Numbered:
 
 def unbroken(value: object) -> SafeString:
     """The value in one line, however narrow its column."""
-    return format_html('<span style="white-space: nowrap">{}</span>', value)
+    return format_html('<span class="unbroken">{}</span>', value)
 
 
 def job_link(job_id: UUID) -> SafeString:

@@ -46,6 +46,8 @@ def test_every_page_is_photographed(page: Page, site: RunningSystem) -> None:
     for name in ("usage", "tokens", "webhooks"):
         page.goto(f"/account/{name}")
         keep(page, name)
+    page.goto("/admin/")
+    keep(page, "admin")
 
 
 def keep(page: Page, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from html import unescape
@@ -24,20 +23,16 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django_dramatiq.models import Task
 
-from asr.breaker import FAILURES_TO_OPEN
 from asr.errors import AudioRejected
 from asr.types import AudioInfo, Recognition, Segment
 from jobs import (
     admin_lists,
     attempts,
-    breakers,
     claims,
     editing,
-    engines,
     finishing,
     liveness,
     setbacks,
-    tasks,
 )
 from jobs.models import (
     AuthToken,
@@ -51,7 +46,6 @@ from jobs.models import (
 )
 from jobs.redis_clients import impatient_client
 from jobs.submission import Submission, submit
-from tests.scripted import ScriptedEngine
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -136,69 +130,6 @@ def listed(client: Client, **query: str) -> set[UUID]:
 def text_of(page: Any) -> str:
     """What a reader sees of a page."""
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", page.content.decode())).split())
-
-
-# --- the front page ---
-
-
-def test_the_front_page_tells_what_waits_and_who_works(admin_client: Client) -> None:
-    waiting, running = submitted(), submitted(files=1)
-    Chunk.objects.filter(job_id=waiting, index=1).update(not_before=from_now(-timedelta(hours=3)))
-    attempt(running, 0)
-    tasks.dispatch(waiting)
-    WorkerProcess.objects.update(queues="local")
-    fail_another = failed_job()
-
-    page = admin_client.get(reverse("admin:index"))
-
-    text = text_of(page)
-    assert "chunks 0 none" in text
-    assert "local 2 1" in text
-    assert "control 0 none" in text
-    assert "Pending 2" in text
-    assert "In progress 1" in text
-    assert f"Waits longest 3 h 0 min: {waiting}, part 2" in text
-    assert reverse("admin:jobs_job_change", args=[waiting]) in page.content.decode()
-    assert "In Progress 2 Completed 0 Failed 1 Cancelled 0" in text
-    assert "broker away" not in text
-    assert status_of(fail_another) == JobStatus.FAILED
-
-
-def test_the_front_page_counts_only_jobs_of_the_last_day(admin_client: Client) -> None:
-    Job.objects.filter(pk=submitted()).update(submitted_time=from_now(-timedelta(hours=25)))
-
-    text = text_of(admin_client.get(reverse("admin:index")))
-
-    assert "In Progress 0 Completed 0 Failed 0 Cancelled 0" in text
-    assert "Pending 2" in text
-
-
-def test_the_front_page_works_and_is_quick_while_the_broker_is_away(
-    admin_client: Client, broker_away: None
-) -> None:
-    submitted()
-    started = time.monotonic()
-
-    page = admin_client.get(reverse("admin:index"))
-
-    assert time.monotonic() - started < 3
-    assert page.status_code == 200
-    assert text_of(page).count("broker away") == len(engines.QUEUES)
-    assert "Pending 2" in text_of(page)
-
-
-def test_the_front_page_names_engines_that_are_down(
-    admin_client: Client, script: ScriptedEngine
-) -> None:
-    assert "Engines that are down" not in text_of(admin_client.get(reverse("admin:index")))
-    for _ in range(FAILURES_TO_OPEN):
-        with breakers.admit("openai") as call:
-            call.failed()
-    assert "openai open" in text_of(admin_client.get(reverse("admin:index")))
-
-
-def test_the_front_page_of_an_empty_system_says_that_nothing_waits(admin_client: Client) -> None:
-    assert "Waits longest nothing waits" in text_of(admin_client.get(reverse("admin:index")))
 
 
 # --- the list of jobs ---

@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from jobs import actions, admin_dead_letters, admin_site, finishing
+from jobs import actions, admin_dead_letters, finishing
 from jobs.models import Chunk, Job, JobEvent
 from tests import factories
 from tests.dead_letters import die, make_dead_job, statuses
@@ -285,21 +285,3 @@ def test_who_may_see_chunks_sees_dead_letters_and_retries_none(client: Client) -
     user.user_permissions.add(Permission.objects.get(codename="change_job"))
     assert retry(client, *chunks_of(job)) == "1 retried."
     assert statuses(job) == ["pending"]
-
-
-# --- the front page ---
-
-
-def test_the_front_page_counts_dead_letters_by_class(
-    admin_client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    front = reverse("admin:index")
-    assert "Dead letters Recoverable 0 Permanent 0" in text_of(admin_client.get(front))
-    job = make_dead_job("engine_error", "worker_crashed", "invalid_audio")
-    page = admin_client.get(front)
-    assert "Dead letters Recoverable 2 Permanent 1" in text_of(page)
-    assert f"{reverse(LIST)}?class=recoverable" in page.content.decode()
-    monkeypatch.setattr(admin_site, "COUNTED", 2)
-    assert "Recoverable 2 or more Permanent 1" in text_of(admin_client.get(front))
-    actions.retry(job.pk)
-    assert "Recoverable 0 Permanent 0" in text_of(admin_client.get(front))

@@ -17,8 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from jobs.limits import limits_of
-from jobs.models import EVERYBODY, SpendingMeter, UsageDay, UserLimits, database_time
-from tests import factories
+from jobs.models import UsageDay, UserLimits, database_time
 
 pytestmark = pytest.mark.django_db
 LIST = reverse("admin:jobs_usageday_changelist")
@@ -144,18 +143,3 @@ def test_only_who_may_change_limits_changes_them(client: Client) -> None:
     client.force_login(reader)
     assert client.get(LIMITS).status_code == 200
     assert client.get(reverse("admin:jobs_userlimits_add")).status_code == 403
-
-
-def test_the_front_page_shows_caps_that_are_near(admin_client: Client, settings: Any) -> None:
-    front = reverse("admin:index")
-    assert 'id="spending"' not in admin_client.get(front).content.decode()
-    settings.SPENDING_CAP_USD_PER_MONTH = Decimal("10.00")
-    UserLimits.objects.create(user_id="alice", spending_per_month_usd=Decimal("8.50"))
-    factories.make_user("alice")
-    use(price_usd=Decimal("8.5"))
-    month = today().replace(day=1)
-    SpendingMeter.objects.create(scope=EVERYBODY, month=month, warned_at_usd=Decimal(10))
-    SpendingMeter.objects.create(scope="alice", month=month, warned_at_usd=Decimal("8.50"))
-    page = admin_client.get(front).content.decode().partition('id="spending"')[2]
-    shown = re.findall(r'attention">([^<]*)', page.partition("</table>")[0])
-    assert shown == ["85 % of 10.00 USD", "100 % of 8.50 USD: reached, calls wait"]
