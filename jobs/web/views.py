@@ -13,6 +13,13 @@ from django.views.generic import TemplateView
 ERASED: Final = "erased"  # of what was there once, in a page's Http404
 
 
+def not_found(
+    request: HttpRequest, shown: dict[str, Any] | None = None, status: int = 404
+) -> HttpResponse:
+    """A page that says that there is nothing."""
+    return render(request, "web/not_found.html", shown, status=status)
+
+
 class SignIn(LoginView):
     """For all accounts that have a password; who is signed in already is led on."""
 
@@ -36,8 +43,8 @@ class Page(LoginRequiredMixin, TemplateView):
             return super().get(request, *args, **kwargs)
         except Http404 as error:
             erased = str(error) == ERASED
-            status = 410 if erased else 404
-            return render(request, "web/not_found.html", {"erased": erased}, status=status)
+            shown = {"erased": erased, "user_id": self.user_id, "job_id": kwargs.get("job_id")}
+            return not_found(request, shown, status=410 if erased else 404)
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
         return super().get_context_data(here=self.here, user_id=self.user_id, **context)

@@ -119,3 +119,252 @@ def test_who_was_signed_out_is_told_so_and_keeps_the_list(page: Page, job_id: st
     expect(page.locator("#notices")).to_contain_text("You are signed out.")
     expect(page.locator(f"#job-{job_id}")).to_be_visible()
     assert_accessible(page)
+
+
+# --- unsaved text ---
+
+
+def test_text_that_could_not_be_saved_outlives_the_page(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: asked.append(dialog.type))
+    page.goto(f"/t/{job_id}")
+    page.route("**/text", only("PATCH", unreachable))
+    text_of(page, 0).fill("kept by the browser")
+    expect(page.locator("#saved")).to_contain_text("your text is kept")
+    page.reload()
+    assert asked == ["beforeunload"]
+    expect(text_of(page, 0)).to_have_text("kept by the browser")
+    expect(page.locator("#saved")).to_contain_text("your text is kept", timeout=SOON)
+    page.unroute("**/text")
+    expect(page.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    assert page.evaluate(DRAFTS) == 0
+    assert "kept by the browser" in site.read(job_id)["transcription"]
+    page.reload()
+    assert asked == ["beforeunload"]
+    expect(text_of(page, 0)).to_have_text("kept by the browser")
+
+
+def test_text_from_before_a_reload_meets_what_another_saved_meanwhile(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    page.goto(f"/t/{job_id}")
+    before = text_of(page, 1).inner_text()
+    page.route("**/text", only("PATCH", unreachable))
+    text_of(page, 1).fill("one by me")
+    text_of(page, 2).fill("two by me")
+    expect(page.locator("#saved")).to_contain_text("your text is kept")
+    save_as_another(site, job_id, 1, "one by them")
+    page.reload()
+    page.unroute("**/text")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible(timeout=SOON)
+    expect(dialog.locator(".before")).to_have_text(before)
+    expect(dialog.locator(".theirs")).to_have_text("one by them")
+    expect(dialog.locator(".mine")).to_have_text("one by me")
+    dialog.get_by_role("button", name="Take theirs").click()
+    expect(page.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    expect(text_of(page, 1)).to_have_text("one by them")
+    expect(text_of(page, 2)).to_have_text("two by me")
+    assert page.evaluate(DRAFTS) == 0
+
+
+def test_who_was_signed_out_while_writing_signs_in_and_loses_nothing(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    page.goto(f"/t/{job_id}")
+    expect(page.locator(".text[contenteditable]")).to_have_count(6)
+    page.context.clear_cookies(name="sessionid")
+    text_of(page, 3).fill("written without a session")
+    problem = page.locator("#problem")
+    expect(problem).to_contain_text("You are signed out.", timeout=SOON)
+    expect(problem.get_by_role("link", name="Sign in")).to_be_visible()
+    assert_accessible(page)
+    page.reload()
+    expect(page).to_have_url(re.compile("/sign-in"))
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(site.password)
+    page.get_by_role("button", name="Sign in").click()
+    expect(text_of(page, 3)).to_have_text("written without a session")
+    expect(page.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    assert "written without a session" in site.read(job_id)["transcription"]
+    page.route("**/text", only("PATCH", unreachable))
+    text_of(page, 3).fill("never to be saved")
+    expect(page.locator("#saved")).to_contain_text("your text is kept")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(re.compile("/sign-in"))
+    assert page.evaluate(DRAFTS) == 0
+
+
+def test_what_one_writes_while_another_retries_is_neither_lost_nor_overwritten(
+    page: Page, site: RunningSystem
+) -> None:
+    paths = site.put_samples("admin", 3)
+    broken = site.audio_root / paths[1]
+    broken.write_bytes(b"no sound at all")
+    job_id = site.submit(paths, title="Retried by another")
+    assert site.wait_for_end(job_id)["jobStatus"] == "failed"
+    page.goto(f"/t/{job_id}")
+    page.route("**/text", only("PATCH", unreachable))
+    text_of(page, 1).fill("written by hand")
+    expect(page.locator("#saved")).to_contain_text("your text is kept")
+    broken.write_bytes(SAMPLES[1].read_bytes())
+    assert site.client.post(f"/transcript/{job_id}/retry").status_code == 202
+    expect(page.locator("#part-1")).to_have_attribute("data-status", "completed", timeout=SOON)
+    expect(text_of(page, 1)).to_have_text("written by hand")
+    assert site.wait_for_end(job_id)["jobStatus"] == "completed"
+    page.unroute("**/text")
+    expect(page.locator("#status")).to_have_text("Completed", timeout=SOON)
+    expect(text_of(page, 1)).to_have_text("written by hand")
+    assert "written by hand" in site.read(job_id)["transcription"]
+
+
+def test_what_one_wrote_in_what_another_deleted_can_be_copied(
+    page: Page, site: RunningSystem
+) -> None:
+    job_id = completed(site, "Deleted by another", 2)
+    page.goto(f"/t/{job_id}")
+    page.route("**/text", only("PATCH", unreachable))
+    text_of(page, 1).fill("of use elsewhere")
+    expect(page.locator("#saved")).to_contain_text("your text is kept")
+    assert site.client.delete(f"/transcript/{job_id}").status_code == 204
+    page.unroute("**/text")
+    expect(page.locator("#problem")).to_contain_text("was deleted", timeout=SOON)
+    expect(text_of(page, 1)).to_have_text("of use elsewhere")
+    page.reload()
+    expect(page.get_by_role("heading", name="This transcript was deleted.")).to_be_visible()
+    kept = page.locator("#unsaved")
+    expect(kept).to_contain_text("of use elsewhere")
+    expect(kept).to_contain_text("Part 2")
+    assert_accessible(page)
+    assert_fits(page)
+    kept.get_by_role("button", name="Discard").click()
+    expect(kept).to_be_hidden()
+    assert page.evaluate(DRAFTS) == 0
+
+
+def test_what_another_saves_in_the_pause_after_the_last_key_is_asked_about(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    """The news of it comes by the socket while something is typed and not sent yet."""
+    page.clock.install()
+    page.goto(f"/t/{job_id}")
+    expect(page.locator(".text[contenteditable]")).to_have_count(6)
+    page.wait_for_load_state("networkidle")
+    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    text_of(page, 4).fill("four by me")
+    page.evaluate(LISTEN, f"/ws/transcript/{job_id}")
+    with page.expect_console_message(lambda message: "five" in message.text, timeout=SOON):
+        save_as_another(site, job_id, 4, "four by them")
+        save_as_another(site, job_id, 5, "five by them")
+    expect(text_of(page, 4)).to_have_text("four by me")
+    page.clock.run_for(5000)
+    page.clock.resume()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible(timeout=SOON)
+    expect(dialog.locator(".theirs")).to_have_text("four by them")
+    expect(dialog.locator(".mine")).to_have_text("four by me")
+    dialog.get_by_role("button", name="Keep yours").click()
+    expect(page.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    expect(text_of(page, 5)).to_have_text("five by them")
+    assert "four by me" in site.read(job_id)["transcription"]
+
+
+# --- find, versions, speakers ---
+
+
+def test_what_is_found_stands_where_it_is_lit_in_any_script(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    """In lower case İ is two letters: what stands behind it would be found too late."""
+    page.goto(f"/t/{job_id}")
+    text_of(page, 0).fill("İİİ İstanbul, the cat and the dog")
+    expect(page.locator("#saved")).to_have_text("· Saved", timeout=SOON)
+    page.locator("#find summary").click()
+    page.get_by_label("Find").fill("CAT")
+    page.get_by_label("Replace with").fill("horse")
+    page.get_by_role("button", name="Replace all").click()
+    expect(text_of(page, 0)).to_have_text("İİİ İstanbul, the horse and the dog")
+    page.get_by_label("Find").fill("istanbul")
+    expect(page.locator("#found")).to_have_text("1 found")
+    lit = "() => [...CSS.highlights.get('found')].map(String)"
+    assert page.evaluate(lit) == ["İstanbul"]
+
+
+def test_a_version_is_not_brought_back_over_what_one_has_not_seen(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    save_as_another(site, job_id, 0, "seen")
+    page.goto(f"/t/{job_id}")
+    page.locator("#versions summary").click()
+    first = page.get_by_role("listitem").filter(has_text="As recognised").get_by_role("button")
+    expect(first).to_be_visible()
+    held: list[Route] = []
+    page.route("**/text", only("GET", held.append))
+    save_as_another(site, job_id, 0, "not seen yet")
+    with page.expect_response("**/restore") as refused:
+        first.click()
+    assert refused.value.status == 412
+    for route in held:
+        route.continue_()
+    page.unroute("**/text")
+    expect(page.locator("#problem")).to_contain_text("Somebody else has saved meanwhile")
+    expect(text_of(page, 0)).to_have_text("not seen yet")
+    page.route("**/restore", unreachable)
+    first.click()
+    expect(page.locator("#problem")).to_contain_text("The server is not reached")
+    page.unroute("**/restore")
+    first.click()
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(text_of(page, 0)).not_to_have_text("not seen yet")
+
+
+def test_a_speakers_name_that_another_gave_meanwhile_is_told_and_shown(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    names = {"name": ""}
+    held: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "PATCH":  # what the server makes of it: another If-Match is 412
+            route.continue_(post_data='{"chunks": []}')
+            return
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "speakers": {"0": names["name"]}})
+
+    page.route("**/text", answer)
+    page.goto(f"/t/{job_id}")
+    page.locator("#speakers summary").click()
+    field = page.get_by_label("Speaker 0")
+    expect(field).to_have_value("")
+    hold = only("GET", held.append)
+    page.route("**/text", hold)
+    save_as_another(site, job_id, 5, "something else")
+    names["name"] = "Bob"
+    with page.expect_response(lambda response: response.status == 412):
+        field.fill("Anna")
+        field.press("Enter")
+    for route in held:
+        answer(route)
+    page.unroute("**/text", hold)
+    expect(page.locator("#problem")).to_contain_text("Somebody else has saved meanwhile")
+    expect(field).to_have_value("Bob")
+    assert_accessible(page)
+
+
+def test_two_windows_of_one_person_keep_their_own_unsaved_text(
+    context_of: OpenContext, site: RunningSystem, job_id: str
+) -> None:
+    context = context_of()
+    page = signed_in(context, site)
+    page.goto(f"/t/{job_id}")
+    page.route("**/text", only("PATCH", unreachable))
+    text_of(page, 2).fill("of the first window")
+    expect(page.locator("#saved")).to_contain_text("your text is kept")
+    other = context.new_page()
+    other.goto(f"/t/{job_id}")
+    expect(other.locator(".text[contenteditable]")).to_have_count(6)
+    expect(text_of(other, 2)).not_to_have_text("of the first window")
+    page.unroute("**/text")
+    expect(text_of(other, 2)).to_have_text("of the first window", timeout=SOON)
