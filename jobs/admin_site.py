@@ -14,12 +14,13 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Field, QuerySet
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from jobs import breakers, engines, spending, tasks
 from jobs.admin_lists import COUNTED, DAY
 from jobs.models import Chunk, Job, JobStatus, WorkerProcess
+from jobs.sign_in import limited
 
 
 class VerbatimAdminSite(AdminSite):
@@ -35,6 +36,12 @@ class VerbatimAdminSite(AdminSite):
     ) -> TemplateResponse:
         """The front page: how deep the queues are, what waits, who works."""
         return super().index(request, {**(extra_context or {}), "system": system_now()})
+
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Django's, with bounded tries."""
+        return cast("HttpResponse", limited(super().login)(request, extra_context))
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         """Django's, but an id that cannot be one is an address that does not exist."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
+from jobs.sign_in import limited
 from jobs.web.account import TokensPage, UsagePage, WebhooksPage
 from jobs.web.new import NewPage
 from jobs.web.transcript import TranscriptPage
@@ -19,6 +20,6 @@ urlpatterns = [
     path("account/usage", UsagePage.as_view(), name="usage-page"),
     path("account/tokens", TokensPage.as_view(), name="tokens"),
     path("account/webhooks", WebhooksPage.as_view(), name="webhooks-page"),
-    path("sign-in", SignIn.as_view(), name="sign-in"),
+    path("sign-in", limited(SignIn.as_view()), name="sign-in"),
     path("sign-out", LogoutView.as_view(), name="sign-out"),
 ]

@@ -368,3 +368,24 @@ def test_two_windows_of_one_person_keep_their_own_unsaved_text(
     expect(text_of(other, 2)).not_to_have_text("of the first window")
     page.unroute("**/text")
     expect(text_of(other, 2)).to_have_text("of the first window", timeout=SOON)
+
+
+# --- the door ---
+
+
+def test_too_many_tries_are_answered_by_a_page(context_of: OpenContext) -> None:
+    page = context_of().new_page()
+    page.goto("/sign-in?next=/new")
+    for _ in range(11):
+        page.get_by_label("Name").fill("nobody")
+        page.get_by_label("Password").fill("a guess")
+        page.get_by_label("Password").press("Enter")
+        page.wait_for_load_state()
+        if page.get_by_role("heading", name="Too many tries").is_visible():
+            break
+        expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_text("Wait 2 minutes, then try again.")).to_be_visible()
+    assert_accessible(page)
+    assert_fits(page)
+    page.get_by_role("link", name="Sign in").click()
+    expect(page).to_have_url("/sign-in?next=/new")
