@@ -27,6 +27,7 @@ class TranscriptPage(Page):
             raise Http404(self._why(job_id))
         return super().get_context_data(
             job=result,
+            status_label=JobStatus(result["jobStatus"]).label,
             sequence=sequence,
             ended=result["jobStatus"] != JobStatus.IN_PROGRESS,
             has_file=result["jobStatus"] in {JobStatus.COMPLETED, JobStatus.FAILED},

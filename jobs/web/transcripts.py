@@ -81,6 +81,7 @@ def _row(result: dict[str, Any], terms: list[Term]) -> dict[str, Any]:
     lengths = [chunk["durationSeconds"] or 0.0 for chunk in chunks]
     return {
         **result,
+        "status_label": JobStatus(result["jobStatus"]).label,
         "shown": list(_shown(result["transcription"] or "", terms)),
         "done": sum(chunk["status"] == ChunkStatus.COMPLETED for chunk in chunks),
         "failed": sum(chunk["status"] == ChunkStatus.FAILED for chunk in chunks),
@@ -124,12 +125,12 @@ class DownloadPage(LoginRequiredMixin, View):
             return _busy()
         finally:
             _downloads.release()
-
         if archive is None:
             return not_found(request)
         # Whole before the first byte goes out, and of a length that is told: one that breaks off
         # on its way is no file for the browser.
         return FileResponse(archive, as_attachment=True, filename="transcripts.zip")
+
 
 def _packed(job_ids: list[UUID], file_format: str) -> IO[bytes] | None:
     """An archive of those that are to be had; None if there are none. Whoever gets it closes it."""

@@ -10,7 +10,7 @@ from jobs.web.account import TokensPage, UsagePage, WebhooksPage
 from jobs.web.new import NewPage
 from jobs.web.transcript import TranscriptPage
 from jobs.web.transcripts import DownloadPage, TranscriptsPage
-from jobs.web.views import SignIn
+from jobs.web.views import SignIn, catalogue
 
 urlpatterns = [
     path("", TranscriptsPage.as_view(), name="front"),
@@ -22,4 +22,5 @@ urlpatterns = [
     path("account/webhooks", WebhooksPage.as_view(), name="webhooks-page"),
     path("sign-in", limited(SignIn.as_view()), name="sign-in"),
     path("sign-out", LogoutView.as_view(), name="sign-out"),
+    path("jsi18n", catalogue, name="jsi18n"),
 ]

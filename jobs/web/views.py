@@ -8,9 +8,15 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.views import LoginView
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.cache import cache_control
 from django.views.generic import TemplateView
+from django.views.i18n import JavaScriptCatalog
 
 ERASED: Final = "erased"  # of what was there once, in a page's Http404
+
+
+# The pages' words in the reader's language, for their scripts: the same for everybody.
+catalogue = cache_control(max_age=3600)(JavaScriptCatalog.as_view(packages=["jobs"]))
 
 
 def not_found(
