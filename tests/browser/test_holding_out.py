@@ -370,6 +370,22 @@ def test_two_windows_of_one_person_keep_their_own_unsaved_text(
     expect(text_of(other, 2)).to_have_text("of the first window", timeout=SOON)
 
 
+# --- words ---
+
+
+def test_scripts_speak_by_the_catalogue(page: Page, job_id: str) -> None:
+    """It is there before any of them, and none has a text of its own."""
+    catalogue = "globalThis.django = { gettext: (text) => `«${text}»` };"
+    page.route(
+        "**/jsi18n", lambda route: route.fulfill(body=catalogue, content_type="text/javascript")
+    )
+    page.goto(f"/t/{job_id}")
+    page.locator("#versions summary").click()
+    expect(page.get_by_role("button", name="«Restore»").first).to_be_visible()
+    text_of(page, 5).fill("in another language")
+    expect(page.locator("#saved")).to_have_text("· «Saved»", timeout=SOON)
+
+
 # --- the door ---
 
 
