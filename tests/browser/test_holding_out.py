@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from playwright.sync_api import Error, Locator, Page, Route, expect
+from playwright.sync_api import Error, Page, Route, expect
 
 from tests.browser.conftest import OpenContext, assert_accessible, assert_fits, signed_in
+from tests.browser.windows import SOON, completed, only, save_as_another, text_of, unreachable
 from tests.system.conftest import SAMPLES, RunningSystem
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-SOON = 20_000
 # Tells on the console of what a socket beside the page's own has heard.
 LISTEN = """(path) => new Promise((resolve) => {
     const socket = new WebSocket(new URL(path, location.href.replace(/^http/, "ws")));
@@ -33,34 +31,6 @@ DRAFTS = "() => Object.keys(sessionStorage).filter((name) => name.startsWith('un
 def job_id(site: RunningSystem) -> str:
     """A completed transcript of the six samples, to be edited."""
     return completed(site, "Held")
-
-
-def completed(site: RunningSystem, title: str, parts: int = 6) -> str:
-    job_id = site.submit(site.put_samples("admin", parts), title=title)
-    assert site.wait_for_end(job_id)["jobStatus"] == "completed"
-    return job_id
-
-
-def text_of(page: Page, index: int) -> Locator:
-    return page.locator(f"#part-{index} .text")
-
-
-def save_as_another(site: RunningSystem, job_id: str, index: int, text: str) -> None:
-    """By the API, at once, over whatever there is."""
-    address = f"/transcript/{job_id}/text"
-    seen = site.client.get(address).headers["ETag"]
-    body = {"chunks": [{"index": index, "text": text}]}
-    answer = site.client.patch(address, json=body, headers={"If-Match": seen})
-    assert answer.status_code == 200, answer.text
-
-
-def only(method: str, act: Callable[[Route], Any]) -> Callable[[Route], Any]:
-    """What a route does with calls of one method; others go on."""
-    return lambda route: act(route) if route.request.method == method else route.fallback()
-
-
-def unreachable(route: Route) -> None:
-    route.abort()
 
 
 # --- the list ---
@@ -271,88 +241,6 @@ def test_what_another_saves_in_the_pause_after_the_last_key_is_asked_about(
     assert "four by me" in site.read(job_id)["transcription"]
 
 
-# --- find, versions, speakers ---
-
-
-def test_what_is_found_stands_where_it_is_lit_in_any_script(
-    page: Page, site: RunningSystem, job_id: str
-) -> None:
-    """In lower case İ is two letters: what stands behind it would be found too late."""
-    page.goto(f"/t/{job_id}")
-    text_of(page, 0).fill("İİİ İstanbul, the cat and the dog")
-    expect(page.locator("#saved")).to_have_text("· Saved", timeout=SOON)
-    page.locator("#find summary").click()
-    page.get_by_label("Find").fill("CAT")
-    page.get_by_label("Replace with").fill("horse")
-    page.get_by_role("button", name="Replace all").click()
-    expect(text_of(page, 0)).to_have_text("İİİ İstanbul, the horse and the dog")
-    page.get_by_label("Find").fill("istanbul")
-    expect(page.locator("#found")).to_have_text("1 found")
-    lit = "() => [...CSS.highlights.get('found')].map(String)"
-    assert page.evaluate(lit) == ["İstanbul"]
-
-
-def test_a_version_is_not_brought_back_over_what_one_has_not_seen(
-    page: Page, site: RunningSystem, job_id: str
-) -> None:
-    save_as_another(site, job_id, 0, "seen")
-    page.goto(f"/t/{job_id}")
-    page.locator("#versions summary").click()
-    first = page.get_by_role("listitem").filter(has_text="As recognised").get_by_role("button")
-    expect(first).to_be_visible()
-    held: list[Route] = []
-    page.route("**/text", only("GET", held.append))
-    save_as_another(site, job_id, 0, "not seen yet")
-    with page.expect_response("**/restore") as refused:
-        first.click()
-    assert refused.value.status == 412
-    for route in held:
-        route.continue_()
-    page.unroute("**/text")
-    expect(page.locator("#problem")).to_contain_text("Somebody else has saved meanwhile")
-    expect(text_of(page, 0)).to_have_text("not seen yet")
-    page.route("**/restore", unreachable)
-    first.click()
-    expect(page.locator("#problem")).to_contain_text("The server is not reached")
-    page.unroute("**/restore")
-    first.click()
-    expect(page.locator("#problem")).to_be_hidden()
-    expect(text_of(page, 0)).not_to_have_text("not seen yet")
-
-
-def test_a_speakers_name_that_another_gave_meanwhile_is_told_and_shown(
-    page: Page, site: RunningSystem, job_id: str
-) -> None:
-    names = {"name": ""}
-    held: list[Route] = []
-
-    def answer(route: Route) -> None:
-        if route.request.method == "PATCH":  # what the server makes of it: another If-Match is 412
-            route.continue_(post_data='{"chunks": []}')
-            return
-        response = route.fetch()
-        route.fulfill(response=response, json={**response.json(), "speakers": {"0": names["name"]}})
-
-    page.route("**/text", answer)
-    page.goto(f"/t/{job_id}")
-    page.locator("#speakers summary").click()
-    field = page.get_by_label("Speaker 0")
-    expect(field).to_have_value("")
-    hold = only("GET", held.append)
-    page.route("**/text", hold)
-    save_as_another(site, job_id, 5, "something else")
-    names["name"] = "Bob"
-    with page.expect_response(lambda response: response.status == 412):
-        field.fill("Anna")
-        field.press("Enter")
-    for route in held:
-        answer(route)
-    page.unroute("**/text", hold)
-    expect(page.locator("#problem")).to_contain_text("Somebody else has saved meanwhile")
-    expect(field).to_have_value("Bob")
-    assert_accessible(page)
-
-
 def test_two_windows_of_one_person_keep_their_own_unsaved_text(
     context_of: OpenContext, site: RunningSystem, job_id: str
 ) -> None:
@@ -368,22 +256,6 @@ def test_two_windows_of_one_person_keep_their_own_unsaved_text(
     expect(text_of(other, 2)).not_to_have_text("of the first window")
     page.unroute("**/text")
     expect(text_of(other, 2)).to_have_text("of the first window", timeout=SOON)
-
-
-# --- words ---
-
-
-def test_scripts_speak_by_the_catalogue(page: Page, job_id: str) -> None:
-    """It is there before any of them, and none has a text of its own."""
-    catalogue = "globalThis.django = { gettext: (text) => `«${text}»` };"
-    page.route(
-        "**/jsi18n", lambda route: route.fulfill(body=catalogue, content_type="text/javascript")
-    )
-    page.goto(f"/t/{job_id}")
-    page.locator("#versions summary").click()
-    expect(page.get_by_role("button", name="«Restore»").first).to_be_visible()
-    text_of(page, 5).fill("in another language")
-    expect(page.locator("#saved")).to_have_text("· «Saved»", timeout=SOON)
 
 
 # --- the door ---
