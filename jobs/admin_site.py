@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import ValidationError
 from django.db.models import Field
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from jobs.admin_front import front
+from jobs.sign_in import limited
 
 
 class VerbatimAdminSite(AdminSite):
@@ -28,6 +29,12 @@ class VerbatimAdminSite(AdminSite):
     ) -> TemplateResponse:
         """The front page: what needs a look, and the figures of the last 24 hours."""
         return super().index(request, {**(extra_context or {}), **front(request.user)})
+
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Django's, with bounded tries."""
+        return cast("HttpResponse", limited(super().login)(request, extra_context))
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         """Django's, but an id that cannot be one is an address that does not exist."""

@@ -83,7 +83,7 @@ class Erasure:
     @property
     def erased_jobs(self) -> models.QuerySet[ErasedJob]:
         """The user's jobs that are gone, also by an earlier erasure."""
-        return ErasedJob.objects.filter(user_id__in=(self.user_id, pseudonym(self.user_id)))
+        return ErasedJob.objects.of(self.user_id)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ through between a look at it and a change of it.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -27,6 +28,14 @@ if after > now + whole then
 end
 redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
 return {1, math.floor((now + whole - after) / interval), math.ceil(after - now), 0}
+"""
+_GIVE_BACK: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local after = (tonumber(redis.call('GET', KEYS[1]) or 0) or 0) - tonumber(ARGV[1])
+if after <= now then return redis.call('DEL', KEYS[1]) end
+local left = math.ceil((after - now) / 1000)
+return redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', left)
 """
 
 
@@ -48,13 +57,8 @@ def take(caller: str, limit: int, seconds: int) -> Allowance | None:
 
     None when Redis is away: an outage of the cache keeps nobody from working.
     """
-    interval = seconds * 1_000_000 / limit
     try:
-        client = cast("Any", cache).client.get_client()
-        script = client.register_script(_TAKE)
-        allowed, remaining, reset, retry = script(
-            keys=[cache.make_key(f"rate:{caller}")], args=[interval, limit]
-        )
+        allowed, remaining, reset, retry = _run(_TAKE, caller, _interval(limit, seconds), limit)
     except redis.RedisError:
         return None
     return Allowance(
@@ -63,3 +67,28 @@ def take(caller: str, limit: int, seconds: int) -> Allowance | None:
         reset_seconds=math.ceil(reset / 1e6),
         retry_seconds=math.ceil(retry / 1e6),
     )
+
+
+def give_back(caller: str, limit: int, seconds: int) -> None:
+    """Let one call that was taken not count; in an outage of Redis nothing counts anyway."""
+    with suppress(redis.RedisError):
+        _run(_GIVE_BACK, caller, _interval(limit, seconds))
+
+
+def forget(caller: str) -> None:
+    """Let no call of `caller` until now count."""
+    cache.delete(_key(caller))
+
+
+def _run(script: str, caller: str, *args: float) -> Any:
+    client = cast("Any", cache).client.get_client()
+    return client.register_script(script)(keys=[cache.make_key(_key(caller))], args=args)
+
+
+def _key(caller: str) -> str:
+    return f"rate:{caller}"
+
+
+def _interval(limit: int, seconds: int) -> float:
+    """Microseconds after which one more call is allowed."""
+    return seconds * 1_000_000 / limit

@@ -8,8 +8,12 @@ from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
+from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
 from django.utils.decorators import sync_and_async_middleware
 
 _REQUEST_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
@@ -31,6 +35,30 @@ def request_id_middleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
     Every log line repeats it, and the library takes one with any number of hyphens.
     """
     return _looking_first(_forget_request_id, get_response)
+
+
+class PageLanguage:
+    """The language that the reader's browser asks for, in the pages; all else speaks English.
+
+    What REST framework answers is a contract, and so are errors of no view: their words may not
+    vary with `Accept-Language`.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        with translation.override(settings.LANGUAGE_CODE):
+            answer = self._get_response(request)
+        if hasattr(request, "LANGUAGE_CODE"):
+            answer.headers.setdefault("Content-Language", request.LANGUAGE_CODE)
+            patch_vary_headers(answer, ("Accept-Language", "Cookie"))
+        return answer
+
+    def process_view(self, request: Any, view: Any, *_: object) -> None:
+        if not hasattr(view, "cls"):  # the framework marks its views by it
+            request.LANGUAGE_CODE = translation.get_language_from_request(request)
+            translation.activate(request.LANGUAGE_CODE)
 
 
 def _looking_first(

@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce, Now
 from uuid6 import uuid7
 
 from jobs.models.clock import from_now
+from jobs.models.pseudonym import pseudonym
 from jobs.models.states import ENDED_CHUNK, ENDED_JOB, ChunkStatus, JobStatus
 
 MAX_CHUNKS: Final = 24
@@ -141,6 +142,14 @@ class Job(models.Model):
         return self.status in ENDED_JOB
 
 
+class ErasedJobQuerySet(models.QuerySet["ErasedJob"]):
+    """Jobs that are gone, by who may know that they were there."""
+
+    def of(self, user_id: str) -> ErasedJobQuerySet:
+        """The user's, also those that stand under a pseudonym since the user's data were erased."""
+        return self.filter(user_id__in=(user_id, pseudonym(user_id)))
+
+
 class ErasedJob(models.Model):
     """That a job existed and whose it was, so that its owner is answered 410 and not 404."""
 
@@ -149,6 +158,8 @@ class ErasedJob(models.Model):
         max_length=USER_ID_LENGTH, help_text="Or the pseudonym of a user whose data were erased."
     )
     erased_time = models.DateTimeField(db_default=Now())
+
+    objects = ErasedJobQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["user_id"], name="erased_job_by_user")]

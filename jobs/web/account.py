@@ -27,6 +27,13 @@ from jobs.web.views import Page
 
 MAX_TOKENS: Final = 50  # of one's own; a page is no place for more
 MAX_DAYS: Final = 3650
+LIMITS: Final = {
+    "minutesPerDay": gettext_lazy("Minutes of sound a day"),
+    "minutesPerMonth": gettext_lazy("Minutes of sound a month"),
+    "jobsInFlight": gettext_lazy("Transcripts in progress"),
+    "uploadBytes": gettext_lazy("Bytes handed in and not used yet"),
+    "spendingPerMonthUsd": gettext_lazy("Spending a month, in USD"),
+}
 
 
 class UsagePage(Page):
@@ -43,7 +50,7 @@ class UsagePage(Page):
         every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
         return super().get_context_data(
             used=used,
-            limits={name: limit for name, limit in used["limits"].items() if limit is not None},
+            limits=[(LIMITS[name], limit) for name, limit in used["limits"].items() if limit],
             month=first,
             month_before=(first - timedelta(days=1)).replace(day=1),
             month_after=None if last >= database_time().date() else last + timedelta(days=1),

@@ -39,6 +39,7 @@ class TranscriptPage(Page):
             raise Http404(self._why(job_id))
         return super().get_context_data(
             job=result,
+            status_label=JobStatus(result["jobStatus"]).label,
             sequence=sequence,
             ended=result["jobStatus"] != JobStatus.IN_PROGRESS,
             has_file=result["jobStatus"] in {JobStatus.COMPLETED, JobStatus.FAILED},
@@ -50,11 +51,17 @@ class TranscriptPage(Page):
         )
 
     def _may_see(self, user_id: str) -> bool:
-        return user_id == self.user_id or bool(getattr(self.request.user, "is_staff", False))
+        return user_id == self.user_id or self._is_staff
+
+    @property
+    def _is_staff(self) -> bool:
+        return bool(getattr(self.request.user, "is_staff", False))
 
     def _why(self, job_id: UUID) -> str:
-        erased = ErasedJob.objects.filter(pk=job_id, user_id=self.user_id).exists()
-        return ERASED if erased else ""
+        """As the API tells it: also to staff, and to whoever had their data erased."""
+        erased = ErasedJob.objects.filter(pk=job_id)
+        known = erased if self._is_staff else erased.of(self.user_id)
+        return ERASED if known.exists() else ""
 
 
 def _feedback(job_id: UUID) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from tempfile import TemporaryFile
-from typing import Any, Final
+from typing import IO, Any, Final
 from uuid import UUID
 
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
 from django.views.generic import View
@@ -22,7 +22,7 @@ from jobs.models import ChunkStatus, JobGoneError, JobStatus, UserJobIndex
 from jobs.results import load_results
 from jobs.search_words import MAX_QUERY, Term, hit, terms_of
 from jobs.text_search import Found
-from jobs.web.views import Page
+from jobs.web.views import Page, not_found
 
 PAGE_LENGTH: Final = 25
 SHOWN_CHARACTERS: Final = 160  # of a transcript
@@ -81,6 +81,7 @@ def _row(result: dict[str, Any], terms: list[Term]) -> dict[str, Any]:
     lengths = [chunk["durationSeconds"] or 0.0 for chunk in chunks]
     return {
         **result,
+        "status_label": JobStatus(result["jobStatus"]).label,
         "shown": list(_shown(result["transcription"] or "", terms)),
         "done": sum(chunk["status"] == ChunkStatus.COMPLETED for chunk in chunks),
         "failed": sum(chunk["status"] == ChunkStatus.FAILED for chunk in chunks),
@@ -115,32 +116,40 @@ class DownloadPage(LoginRequiredMixin, View):
         mine = UserJobIndex.objects.search(request.user.get_username(), []).filter(pk__in=asked)
         job_ids = list(mine.values_list("pk", flat=True))
         if file_format not in CONTENT_TYPES or not job_ids:
-            raise Http404
+            return not_found(request)
         if not _downloads.acquire(blocking=False):
             return _busy()
         try:
-            return self._packed(job_ids, file_format)
+            archive = _packed(job_ids, file_format)
         except EngineUnavailable:  # no process made a document in time
             return _busy()
         finally:
             _downloads.release()
+        if archive is None:
+            return not_found(request)
+        # Whole before the first byte goes out, and of a length that is told: one that breaks off
+        # on its way is no file for the browser.
+        return FileResponse(archive, as_attachment=True, filename="transcripts.zip")
 
-    def _packed(self, job_ids: list[UUID], file_format: str) -> FileResponse:
-        archive = TemporaryFile()  # noqa: SIM115  (the answer closes it)
+
+def _packed(job_ids: list[UUID], file_format: str) -> IO[bytes] | None:
+    """An archive of those that are to be had; None if there are none. Whoever gets it closes it."""
+    with ExitStack() as unless_whole:
+        archive = unless_whole.enter_context(TemporaryFile())
+        names = set()
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
             for job_id in job_ids:
                 with suppress(JobGoneError, NotCompletedError):
                     file = export(job_id, file_format)
-                    name = file.name
-                    if name in packed.namelist():  # two of the same title
-                        name = f"{job_id} {name}"
+                    # There may be two of the same title.
+                    name = f"{job_id} {file.name}" if file.name in names else file.name
                     packed.writestr(name, file.content)
-            count = len(packed.namelist())
-        if not count:
-            archive.close()
-            raise Http404
+                    names.add(name)
+        if not names:
+            return None
         archive.seek(0)
-        return FileResponse(archive, as_attachment=True, filename="transcripts.zip")
+        unless_whole.pop_all()
+        return archive
 
 
 def _busy() -> HttpResponse:

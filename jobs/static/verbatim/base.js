@@ -1,4 +1,5 @@
 // What every page has: the theme's switch, and times in the reader's zone.
+import { dropAll } from "./drafts.js";
 import { localiseTimes } from "./times.js";
 
 document.getElementById("theme").addEventListener("click", () => {
@@ -9,5 +10,6 @@ document.getElementById("theme").addEventListener("click", () => {
   localStorage.setItem("theme", root.dataset.theme);
 });
 
+document.getElementById("sign-out")?.addEventListener("submit", dropAll);
 localiseTimes(document);
 document.addEventListener("htmx:load", (event) => localiseTimes(event.detail.elt));

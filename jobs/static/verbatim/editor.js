@@ -1,19 +1,21 @@
 // Writing corrections down: by themselves, a moment after the last key, and over nobody else's.
-import { ApiError, call } from "./api.js";
+import { ApiError, call, secondsToWait } from "./api.js";
 
 const PAUSE = 700; // milliseconds without a key before what was typed is sent
 const AGAIN = 3000; // until the server is asked anew after it was away
 
 /**
- * Texts of parts that people write in. `parts` are `{index, element}`; the editor tells:
- * `onState("saving" | "saved" | "away" | "")`, `onSaved(index)` once a part's words are to be asked
- * for anew, and asks by `resolve({index, before, theirs, mine})`, which gives the text to stand.
+ * Texts of parts that people write in. `parts` are `{index, element}`, `drafts` keep what is not
+ * saved. The editor tells: `onState("saving" | "saved" | "away" | "")`, `onSaved(index)` once a
+ * part's words are to be asked for anew, `onText(data)` of all that the server said of the text,
+ * `onProblem(error | null)`, and asks by `resolve({index, before, theirs, mine})`, which gives the
+ * text to stand.
  */
 export class Editor {
-  constructor(jobId, parts, { onState, onSaved, resolve, onProblem }) {
-    Object.assign(this, { url: `/transcript/${jobId}/text`, onState, onSaved, resolve, onProblem });
+  constructor(jobId, parts, drafts, { onState, onSaved, onText, resolve, onProblem }) {
+    Object.assign(this, { url: `/transcript/${jobId}/text`, drafts, onState, onSaved, onText, resolve, onProblem });
     this.parts = new Map(parts.map((part) => [part.index, part]));
-    this.base = new Map(); // the text of each part in the revision that we know
+    this.base = new Map(parts.map(({ index, element }) => [index, textOf(element)])); // what one has seen
     this.revision = null;
     this.dirty = new Set(); // parts with something that no call has taken along yet
     this.sent = new Map(); // parts whose text is on its way, or was when an answer got lost
@@ -24,13 +26,16 @@ export class Editor {
       part.element.addEventListener("blur", () => this.flush());
     }
     window.addEventListener("beforeunload", (event) => { if (this.dirty.size || this.saving) event.preventDefault(); });
+    window.addEventListener("focus", () => this.flush()); // perhaps signed in anew, in another window
     document.addEventListener("visibilitychange", () => document.hidden && this.flush());
+    for (const draft of drafts.all()) this.#goOn(draft);
   }
 
   async load() {
     const { data } = await call("GET", this.url);
-    this.#take(data);
-    return data;
+    // What is typed by now was typed over the text of the page: saving it asks anew, and compares.
+    if (this.dirty.size || this.saving) await this.flush();
+    else this.#take(data);
   }
 
   /**
@@ -38,9 +43,7 @@ export class Editor {
    * in hand it would be written over theirs; so it meets them by a conflict.
    */
   async refresh() {
-    if (this.dirty.size || this.saving) return;
-    const { data } = await call("GET", this.url).catch(() => ({}));
-    if (data && !this.dirty.size && !this.saving) this.#take(data);
+    if (!this.dirty.size && !this.saving) await this.load();
   }
 
   flush() {
@@ -64,43 +67,68 @@ export class Editor {
     const headers = { "If-Match": `"${this.revision}"` };
     const { data } = await call(method, url, { body, headers });
     this.#take(data);
-    return data;
+  }
+
+  /** The transcript is gone by one's own will, and with it what was typed. */
+  forget() {
+    for (const { index } of this.drafts.all()) this.drafts.drop(index);
+    this.dirty.clear();
+  }
+
+  /** Take up a text that an earlier page could not save. */
+  #goOn({ index, text, before, sent }) {
+    const element = this.parts.get(index)?.element;
+    if (!element?.isContentEditable) return;
+    element.textContent = text;
+    this.base.set(index, before);
+    if (sent !== undefined) this.sent.set(index, sent);
+    this.dirty.add(index);
   }
 
   #touched(index) {
     this.dirty.add(index);
+    this.#keep(index);
     this.onState("");
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.flush(), PAUSE);
   }
 
+  /** Have the browser keep what is unsaved of a part. */
+  #keep(index) {
+    if (!this.dirty.has(index)) return this.drafts.drop(index);
+    const text = textOf(this.parts.get(index).element);
+    this.drafts.keep(index, { text, before: this.base.get(index), sent: this.sent.get(index) });
+  }
+
   async #save() {
-    let conflict = false;
+    let conflict = this.revision === null;
     while (this.dirty.size) {
       this.onState("saving");
       try {
         if (conflict) await this.#settle();
-        else if (this.revision === null) await this.load();
         conflict = false;
         if (this.dirty.size) await this.#send();
         this.onState(this.dirty.size ? "" : "saved");
-        this.onProblem("");
+        this.onProblem(null);
       } catch (error) {
-        conflict = error.code === "revision_conflict";
-        if (conflict) continue;
+        conflict ||= error.code === "revision_conflict";
+        if (error.code === "revision_conflict") continue;
         if (error instanceof ApiError && error.status < 500 && error.status !== 429) {
           this.onState("");
-          return this.onProblem(error.message);
+          return this.onProblem(error);
         }
         this.onState("away");
-        await new Promise((wake) => setTimeout(wake, AGAIN));
+        await new Promise((wake) => setTimeout(wake, Math.max(AGAIN, 1000 * secondsToWait(error))));
       }
     }
   }
 
   async #send() {
     const indexes = [...this.dirty];
-    for (const index of indexes) this.sent.set(index, textOf(this.parts.get(index).element));
+    for (const index of indexes) {
+      this.sent.set(index, textOf(this.parts.get(index).element));
+      this.#keep(index);
+    }
     const chunks = indexes.map((index) => ({ index, text: this.sent.get(index) }));
     this.dirty.clear();
     try {
@@ -112,6 +140,7 @@ export class Editor {
       for (const index of indexes) this.dirty.add(index);
       throw error;
     }
+    for (const index of indexes) this.#keep(index);
     for (const index of indexes) this.onSaved(index);
   }
 
@@ -128,6 +157,8 @@ export class Editor {
       const chosen = await this.resolve({ index, before, theirs, mine });
       element.textContent = chosen;
       if (chosen === theirs) this.dirty.delete(index);
+      this.base.set(index, theirs); // which has been seen now
+      this.#keep(index);
     }
     this.#take(data);
   }
@@ -143,6 +174,7 @@ export class Editor {
         this.onSaved(index);
       }
     }
+    this.onText(data);
   }
 }
 

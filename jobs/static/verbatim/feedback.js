@@ -1,5 +1,5 @@
 // What people say of a transcript: stars, and where it is wrong. Nothing here touches the text.
-import { call, notice } from "./api.js";
+import { call, inWords, notice } from "./api.js";
 import { clock } from "./times.js";
 import { lastUpTo, offsetIn } from "./words.js";
 
@@ -33,7 +33,7 @@ function rate(form, url) {
         said.textContent = now ? said.dataset.saved : said.dataset.taken;
       }
     } catch (error) {
-      said.textContent = error.message;
+      said.textContent = inWords(error);
       said.classList.add("error");
     }
     saving = false;
@@ -132,7 +132,7 @@ function reportMistakes(dialog, url, parts, wordsOf) {
       dialog.close();
       notice(send.dataset.thanks);
     } catch (error) {
-      problem.textContent = error.message;
+      problem.textContent = inWords(error);
       problem.hidden = false;
     }
     send.disabled = false;

@@ -1,42 +1,59 @@
-// The list keeps itself up to date: whatever happens to a job, its row is drawn anew by the server.
-import { clock, localiseTimes } from "./times.js";
+// The list keeps itself up to date: whatever happens to a job, the server draws the list anew.
+import { notice } from "./api.js";
+import { gettext } from "./language.js";
+import { morph } from "./morph.js";
 import { watch } from "./socket.js";
+import { clock, localiseTimes } from "./times.js";
 
 const CALM = 300; // milliseconds in which events gather
+const AGAIN = 5000; // until the server is asked anew after it was away
 
 let pending = null;
+let asked = null; // an AbortController, while an answer is on its way
+let filtering = false; // htmx asks for a list of another filter
+let heard = false; // something happened since it asked
 
-function refreshSoon() {
-  pending ??= setTimeout(refresh, CALM);
+function refreshSoon(wait = CALM) {
+  if (filtering) heard = true;
+  else pending ??= setTimeout(refresh, wait);
 }
 
+/** Of two answers the one that was asked for last counts, and none of them for another address. */
 async function refresh() {
-  pending = null;
-  const answer = await fetch(location.href, { credentials: "same-origin" }).catch(() => null);
-  if (!answer?.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const [rows, newRows] = [document.querySelector(".jobs"), fresh.querySelector(".jobs")];
-  localise(fresh);
-  if (!rows || !newRows) {
-    const list = fresh.getElementById("list");
-    if (list) document.getElementById("list").replaceWith(document.adoptNode(list));
-    return;
+  const address = location.href;
+  forget();
+  const mine = asked = new AbortController();
+  try {
+    const answer = await fetch(address, { credentials: "same-origin", signal: mine.signal });
+    const text = await answer.text();
+    if (mine !== asked) return;
+    asked = null;
+    if (answer.redirected) return signedOut();
+    if (!answer.ok) return refreshSoon(AGAIN);
+    if (address !== location.href) return refreshSoon();
+    show(new DOMParser().parseFromString(text, "text/html"));
+  } catch {
+    if (mine !== asked) return;
+    asked = null;
+    refreshSoon(AGAIN);
   }
-  const kept = new Map([...rows.children].map((row) => [row.id, row]));
-  rows.replaceChildren(...[...newRows.children].map((row) => merged(kept.get(row.id), row)));
 }
 
-/** The row as it stands where nothing changed, so that focus and choice stay where they are. */
-function merged(old, fresh) {
-  const box = old?.querySelector("input");
-  if (!old) return document.adoptNode(fresh);
-  if (old.innerHTML !== fresh.innerHTML) {
-    const focused = old.contains(document.activeElement);
-    old.innerHTML = fresh.innerHTML;
-    old.querySelector("input").checked = box.checked;
-    if (focused) old.querySelector("input").focus();
-  }
-  return old;
+function forget() {
+  clearTimeout(pending);
+  asked?.abort();
+  pending = asked = null;
+}
+
+function show(fresh) {
+  const list = fresh.getElementById("list");
+  if (!list) return;
+  localise(list); // first: only what is really another text is touched
+  morph(document.getElementById("list"), list);
+}
+
+function signedOut() {
+  notice(gettext("You are signed out. Sign in again to go on."), "error");
 }
 
 function localise(root) {
@@ -48,4 +65,22 @@ function localise(root) {
 
 localise(document);
 document.addEventListener("htmx:load", (event) => localise(event.detail.elt));
-watch("/ws/transcripts", { onMessage: ({ type }) => type !== "snapshot" && refreshSoon(), onState: (open) => open && refreshSoon() });
+document.addEventListener("htmx:beforeRequest", () => {
+  filtering = true;
+  heard = pending !== null || asked !== null;
+  forget();
+});
+document.addEventListener("htmx:afterRequest", () => {
+  filtering = false;
+  if (heard) refreshSoon();
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (new URL(event.detail.xhr.responseURL).pathname === location.pathname) return;
+  event.detail.shouldSwap = false; // the page to sign in has no list
+  signedOut();
+});
+watch("/ws/transcripts", {
+  onMessage: ({ type }) => type !== "snapshot" && refreshSoon(),
+  onState: (open) => open && refreshSoon(),
+  onRefused: (code) => code === 4401 && signedOut(),
+});

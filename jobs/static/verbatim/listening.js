@@ -1,5 +1,6 @@
 // Listening while reading: the spoken word is lit, a click on a word plays it.
 import { call, notice } from "./api.js";
+import { fill, gettext } from "./language.js";
 import { Player } from "./player.js";
 import { clock } from "./times.js";
 import { lastUpTo, offsetIn, placed, rangeIn } from "./words.js";
@@ -75,7 +76,7 @@ export class Listening {
     seek.addEventListener("input", () => this.player.seek(Number(seek.value)));
     speed.addEventListener("change", () => { this.player.speed = Number(speed.value); });
     this.player.addEventListener("missing", ({ detail }) => {
-      notice(`The sound of part ${detail.index + 1} cannot be had.`, "error");
+      notice(fill(gettext("The sound of part %(number)s cannot be had."), { number: detail.index + 1 }), "error");
     });
     this.player.addEventListener("change", () => {
       play.textContent = this.player.playing ? "❚❚" : "▶";

@@ -1,11 +1,18 @@
 // What happens to the job while one looks: each part's text the moment that it is there.
+import { gettext } from "./language.js";
 import { watch } from "./socket.js";
 
 const ENDS = new Set(["job.completed", "job.failed", "job.cancelled", "job.retried"]);
+const TELLS = {
+  started: () => gettext("Listening …"),
+  pending: () => gettext("Trying again soon"),
+  failed: () => gettext("This part is missing."),
+  cancelled: () => gettext("Cancelled"),
+};
 
 export class Live {
-  constructor(jobId, article, parts, { onText, onEdited, onChanged, onRefused }) {
-    Object.assign(this, { article, parts, onText, onEdited, onChanged });
+  constructor(jobId, article, parts, { mayWrite, onText, onEdited, onChanged, onRefused }) {
+    Object.assign(this, { article, parts, mayWrite, onText, onEdited, onChanged });
     this.sequence = Number(article.dataset.sequence);
     this.progress = document.getElementById("progress");
     this.#count();
@@ -27,8 +34,8 @@ export class Live {
     }
     if (ENDS.has(event.type)) return this.onChanged();
     if (event.type === "job.edited") return this.onEdited();
-    if (event.type === "job.delayed") this.#status("delayed");
-    if (event.type === "job.resumed") this.#status("progress");
+    if (event.type === "job.delayed") this.#status(gettext("delayed"));
+    if (event.type === "job.resumed") this.#status(gettext("In Progress"));
     if (event.type.startsWith("chunk.")) this.#chunk(event);
   }
 
@@ -40,7 +47,8 @@ export class Live {
     const status = type.slice("chunk.".length);
     part.section.dataset.status = { started: "in_progress" }[status] ?? status;
     state.hidden = status === "completed";
-    state.textContent = { started: "Listening …", pending: "Trying again soon", failed: "This part is missing.", cancelled: "Cancelled" }[status] ?? "";
+    state.textContent = TELLS[status]?.() ?? "";
+    if (!this.mayWrite()) return this.#count(); // somebody's unsaved words stand there
     if (status === "completed" || part.element.classList.contains("preview")) part.element.textContent = data.text ?? "";
     this.#mark(part, false);
     if (status === "completed") this.onText(part.index);
@@ -49,8 +57,8 @@ export class Live {
 
   /** What is heard so far. It may come late: a part that is not listened to is past that. */
   #preview(part, text) {
-    if (part?.section.dataset.status !== "in_progress") return;
-    part.section.querySelector(".state").textContent = "Listening …"; // who comes meanwhile reads another word
+    if (part?.section.dataset.status !== "in_progress" || !this.mayWrite()) return;
+    part.section.querySelector(".state").textContent = TELLS.started(); // who comes meanwhile reads another word
     part.element.textContent = text;
     this.#mark(part, true);
   }

@@ -1,5 +1,6 @@
 // A new transcription: which files, in which order, how recognised; then sent.
-import { call } from "./api.js";
+import { call, inWords } from "./api.js";
+import { fill, gettext } from "./language.js";
 import { recordWith } from "./recorder.js";
 import { clock } from "./times.js";
 import { sendAll } from "./uploads.js";
@@ -20,10 +21,10 @@ const isRecording = () => parts.length === 1 && isLong(parts[0]);
 const isLong = ({ file, seconds }) => file.size > limits.chunkBytes || seconds > limits.chunkSeconds;
 
 function reasonAgainst(part) {
-  if (part.file.size === 0) return "The file is empty.";
-  if (parts.length > 1 && isLong(part)) return "Too long for one part of several: send it alone.";
-  if (part.file.size > limits.recordingBytes) return "The file is too large.";
-  if (part.seconds > limits.recordingSeconds) return "The recording is too long.";
+  if (part.file.size === 0) return gettext("The file is empty.");
+  if (parts.length > 1 && isLong(part)) return gettext("Too long for one part of several: send it alone.");
+  if (part.file.size > limits.recordingBytes) return gettext("The file is too large.");
+  if (part.seconds > limits.recordingSeconds) return gettext("The recording is too long.");
   return "";
 }
 
@@ -41,16 +42,18 @@ function draw() {
   });
   const tooMany = parts.length > limits.chunks;
   sendButton.disabled = sending || !parts.length || tooMany || reasons.some(Boolean);
-  show(tooMany ? `At most ${limits.chunks} parts; these are ${parts.length}.` : "");
+  show(tooMany ? fill(gettext("At most %(most)s parts; these are %(count)s."), { most: limits.chunks, count: parts.length }) : "");
   estimate();
 }
 
 function estimate() {
   const seconds = parts.reduce((sum, part) => sum + (part.seconds ?? 0), 0);
   const price = engineNow().pricePerMinute;
-  const cost = price ? `, about $${((seconds / 60) * price).toFixed(2)}` : "";
-  const unknown = parts.some((part) => part.seconds === null) ? " at least" : "";
-  document.getElementById("estimate").textContent = parts.length ? `${clock(seconds)}${unknown}${cost}` : "";
+  const isWhole = parts.every((part) => part.seconds !== null);
+  const length = isWhole ? clock(seconds) : fill(gettext("at least %(time)s"), { time: clock(seconds) });
+  const cost = ((seconds / 60) * price).toFixed(2);
+  const both = price ? fill(gettext("%(time)s, about $%(cost)s"), { time: length, cost }) : length;
+  document.getElementById("estimate").textContent = parts.length ? both : "";
 }
 
 function show(text) {
@@ -172,7 +175,7 @@ async function send(event) {
   } catch (error) {
     sending = false;
     draw();
-    show(error instanceof TypeError ? "The server was not reached. Nothing is lost: try again." : error.message);
+    show(error instanceof TypeError ? gettext("The server was not reached. Nothing is lost: try again.") : inWords(error));
     for (const bar of bars) bar.hidden = true;
   }
 }
@@ -180,11 +183,14 @@ async function send(event) {
 const drop = document.getElementById("drop");
 drop.addEventListener("dragover", (event) => event.preventDefault());
 drop.addEventListener("drop", (event) => { event.preventDefault(); add(event.dataTransfer.files); });
-document.getElementById("files").addEventListener("change", (event) => { add(event.target.files); event.target.value = ""; });
+const chosen = document.getElementById("files");
+const takeChosen = () => { add(chosen.files); chosen.value = ""; };
+chosen.addEventListener("change", takeChosen);
+if (chosen.files.length) takeChosen(); // before this script was there
 recordWith(document.getElementById("record"), {
   onFile: (file, seconds) => add([Object.assign(file, { seconds })]),
   onTime: (seconds) => { document.getElementById("recorded").textContent = seconds === null ? "" : `● ${clock(seconds)}`; },
-  onError: () => show("The microphone cannot be used."),
+  onError: () => show(gettext("The microphone cannot be used.")),
 });
 form.engine.addEventListener("change", adaptToEngine);
 form.addEventListener("submit", send);

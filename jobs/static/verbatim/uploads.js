@@ -1,5 +1,6 @@
 // Sending files: announced to the API, then put where it says, with progress, a few at once.
 import { ApiError, call } from "./api.js";
+import { fill, gettext } from "./language.js";
 
 const AT_ONCE = 3;
 const TRIES = 3;
@@ -48,11 +49,11 @@ function put({ uploadUrl, headers }, file, onProgress, signal) {
     request.open("PUT", uploadUrl);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => onProgress(event.loaded / (event.total || 1));
-    request.onerror = () => reject(new TypeError("The connection broke."));
+    request.onerror = () => reject(new TypeError("the connection broke"));
     request.onabort = () => reject(new DOMException("Aborted", "AbortError"));
     request.onload = () => {
       if (request.status < 300) return resolve(onProgress(1));
-      let errors = [{ code: "error", detail: `The upload was answered with ${request.status}.` }];
+      let errors = [{ code: "error", detail: fill(gettext("The upload was answered with %(status)s."), { status: request.status }) }];
       try { errors = JSON.parse(request.responseText).errors ?? errors; } catch { /* a bucket speaks XML */ }
       reject(new ApiError(request.status, errors, new Headers()));
     };

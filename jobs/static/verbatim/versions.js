@@ -1,15 +1,22 @@
 // The versions of a text, and going back to one.
 import { call } from "./api.js";
+import { gettext } from "./language.js";
 import { localiseTimes } from "./times.js";
 
-export function showVersions(details, jobId, editor, onProblem) {
+/** Gives a function that shows them anew, where they are shown. */
+export function versionsIn(details, jobId, editor, onProblem) {
   const list = details.querySelector("ol");
+  let asked = 0; // of several answers the last one that was asked for counts
 
   async function draw() {
-    await editor.flush();
+    if (!details.open) return;
+    const mine = ++asked;
     const { data } = await call("GET", `/transcript/${jobId}/revisions?limit=100`);
+    if (mine !== asked) return;
     const rows = data.results.map(({ revision, userId, time }) => row(revision, userId, time));
+    const focused = list.contains(document.activeElement);
     list.replaceChildren(...rows, row(0, "", null));
+    if (focused) details.querySelector("summary").focus();
     localiseTimes(list);
   }
 
@@ -18,12 +25,12 @@ export function showVersions(details, jobId, editor, onProblem) {
     const button = document.createElement("button");
     const when = document.createElement("time");
     if (time) when.dateTime = time;
-    item.append(revision ? `${who} ` : "As recognised ", when, " ");
+    item.append(revision ? `${who} ` : `${gettext("As recognised")} `, when, " ");
     button.type = "button";
     button.className = "quiet";
-    button.textContent = "Restore";
+    button.textContent = gettext("Restore");
     button.disabled = revision === editor.revision;
-    button.addEventListener("click", () => restore(revision));
+    button.addEventListener("click", () => restore(revision).catch(onProblem));
     item.append(button);
     return item;
   }
@@ -31,11 +38,14 @@ export function showVersions(details, jobId, editor, onProblem) {
   async function restore(revision) {
     try {
       await editor.change("POST", `/transcript/${jobId}/revisions/${revision}/restore`);
-      await draw();
+      onProblem(null);
     } catch (error) {
-      onProblem(error.message);
+      if (error.code === "revision_conflict") await editor.refresh();
+      draw().catch(() => {}); // told by the first error
+      throw error;
     }
   }
 
-  details.addEventListener("toggle", () => details.open && draw().catch((error) => onProblem(error.message)));
+  details.addEventListener("toggle", () => editor.flush().then(draw).catch(onProblem));
+  return () => draw().catch(onProblem);
 }

@@ -88,6 +88,7 @@ PAGES: Final = {
     "t/<uuid:job_id>": BY_SESSION,  # whose it is: see below
     "sign-in": (200, 200, 200, 200, 302, 200),
     "sign-out": (405, 405, 405, 405, 405, 405),
+    "jsi18n": EVERYONE,  # words that everybody may read
     # Open to all, but whoever shows a token must show a good one.
     "schema": (200, 401, 200, 200, 200, 200),
     "docs": (200, 401, 200, 200, 200, 200),

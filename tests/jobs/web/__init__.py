@@ -1,0 +1,1 @@
+"""The pages, as Django answers them."""
