@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -61,15 +62,24 @@ class Heartbeat:
         WorkerProcess.objects.filter(pk=self.worker_id).delete()
 
     def _run(self) -> None:
+        """Beat over a connection that is kept: hundreds of threads may wait for the pool's others,
+        and a worker that is only busy must not be taken for dead.
+        """
+        with suppress(DatabaseError):
+            connection.ensure_connection()
         while not self._stopped.wait(RENEW_EVERY_SECONDS):
-            try:
-                self._beat()
-            except DatabaseError:
+            self._beat_or_tell()
+        connection.close()
+
+    def _beat_or_tell(self) -> None:
+        try:
+            self._beat()
+        except Exception as error:  # its thread must not end while the process works on
+            if isinstance(error, DatabaseError):
                 logger.warning("The database is away: this worker could not say that it lives")
-            except Exception:  # its thread must not end while the process works on
+            else:
                 logger.exception("This worker could not say that it lives")
-            finally:
-                connection.close()
+            connection.close()
 
     def _is_late(self) -> bool:
         return _uptime() - self._last_beat > 2 * RENEW_EVERY_SECONDS

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.db.models.functions import Now
 from django.db.utils import InterfaceError, OperationalError
 
@@ -77,6 +81,35 @@ def test_the_heart_goes_on_beating_whatever_a_beat_met(
     heartbeat = liveness.Heartbeat("chunks")
     wait_until(lambda: len(beats) >= 5, seconds=5)
     heartbeat._stopped.set()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_heart_beats_while_every_connection_of_the_pool_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no pool of connections")
+    monkeypatch.setattr(liveness, "RENEW_EVERY_SECONDS", 0.1)
+    heartbeat = liveness.start("chunks")
+    first = heartbeat._last_beat
+    wait_until(lambda: heartbeat._last_beat > first)
+    pool, over = cast("Any", connection).pool, threading.Event()
+
+    def take() -> None:
+        with suppress(OperationalError):  # there is none for the last
+            connection.ensure_connection()
+            over.wait(30)
+        connection.close()
+
+    threads = [threading.Thread(target=take) for _ in range(pool.max_size)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: pool.get_stats()["requests_waiting"])
+    before = heartbeat._last_beat
+    wait_until(lambda: heartbeat._last_beat > before + 1, 3)
+    over.set()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_worker_that_boots_without_a_database_registers_when_it_is_back(
