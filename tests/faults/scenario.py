@@ -17,7 +17,8 @@ ONE_CRASH = 1  # costs each chunk that is just being recognised one call more
 
 
 class Scenario:
-    """Jobs that complete, stumble, fail and are retried, are cancelled, and wait for the broker.
+    """Jobs that complete and are edited, stumble, fail and are retried, are cancelled, and wait for
+    the broker.
 
     Together they write every type of event. A process may die at any moment: the client then does
     what a client does, and asks again.
@@ -33,15 +34,19 @@ class Scenario:
         return self._world
 
     def play(self) -> None:
-        self._completes()
+        self._completes_and_is_edited()
         self._stumbles()
         self._fails_and_is_retried()
         self._is_cancelled()
         self._waits_for_the_broker()
 
-    def _completes(self) -> None:
-        """24 chunks, in one group of messages."""
-        self._end(self._submit(self._row.audio(24), hits=1 + ONE_CRASH))
+    def _completes_and_is_edited(self) -> None:
+        """24 chunks, in one group of messages; a person corrects one, and takes that back."""
+        job_id = self._submit(self._row.audio(24), hits=1 + ONE_CRASH)
+        if job_id is not None:
+            self._end(job_id)
+            self._save(job_id, "What a person wrote.")
+            self._save(job_id, None)
 
     def _stumbles(self) -> None:
         """An attempt fails and is repeated."""
@@ -104,6 +109,25 @@ class Scenario:
             assert answer.status_code in (202, done), answer.text
             return
         raise AssertionError(f"no answer to {action}")
+
+    def _save(self, job_id: str, text: str | None) -> None:
+        """Save the first chunk's text until it is there; None is what was recognised."""
+        url, client = f"/transcript/{job_id}/text", self._world.client
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                read = client.get(url)
+                if read.json()["chunks"][0]["edited"] == (text is not None):
+                    return
+                seen = {"If-Match": read.headers["ETag"]}
+                saved = client.patch(
+                    url, headers=seen, json={"chunks": [{"index": 0, "text": text}]}
+                )
+            except httpx2.HTTPError:
+                self._await_web()
+                continue
+            assert saved.status_code == 200, saved.text
+        raise AssertionError("the text was not saved")
 
     def _end(self, job_id: str | None) -> None:
         if job_id is not None:
