@@ -37,30 +37,22 @@ def measure(figures: Figures, *, quick: bool) -> None:
         count = world.statements(lambda: asyncio.run(_at(world, paths, 1, 1)))
         figures.take("submit", "SQL statements of one", count, at_most=12)
         alone = asyncio.run(_at(world, paths, 50, seconds))
-        _tell(figures, "submit", "p99 at 50 requests/s", alone, 0.05, otherwise=_WHY)
+        _tell(figures, ("submit", "p99 at 50 requests/s"), alone, 0.05, otherwise=_WHY)
         fastest = asyncio.run(_as_fast_as_it_goes(world, paths, seconds))
         figures.tell("submit", "requests per second at most", f"{fastest:.0f}")
         world.forget_all()
         world.control("start", "verbatim:worker-chunks")
         load, seconds = (240, 2) if quick else (1000, 12)
         busy = asyncio.run(_beside_load(world, paths, load, seconds))
-        _tell(figures, "submit while busy", "p99 at 5 requests/s", busy, 0.2)
+        _tell(figures, ("submit while busy", "p99 at 5 requests/s"), busy, 0.2)
 
 
 def _tell(
-    figures: Figures,
-    scenario: str,
-    name: str,
-    taken: list[float],
-    bound: float,
-    otherwise: str = "",
+    figures: Figures, of: tuple[str, str], taken: list[float], bound: float, otherwise: str = ""
 ) -> None:
-    p99 = percentile(taken, 0.99) * 1000
+    p99, at_most = percentile(taken, 0.99) * 1000, bound * 1000
     beside = f"p50 {percentile(taken, 0.5) * 1000:.0f} ms of {len(taken)}"
-    at_most = bound * 1000
-    figures.take(
-        scenario, name, p99, at_most=at_most, unit=" ms", beside=beside, otherwise=otherwise
-    )
+    figures.take(*of, p99, at_most=at_most, unit=" ms", beside=beside, otherwise=otherwise)
 
 
 async def _at(world: World, paths: list[str], per_second: int, seconds: int) -> list[float]:

@@ -113,8 +113,8 @@ class PreconditionRequired(APIException):
     status_code = status.HTTP_428_PRECONDITION_REQUIRED
     default_code = "precondition_required"
     default_detail = (
-        'Name the revision that you have seen: If-Match: "3". No other form is taken, as nothing '
-        "may be overwritten unseen."
+        "Name the revision that you have seen in If-Match, in quotes, as ETag has it. No other form"
+        " is taken, as nothing may be overwritten unseen."
     )
 
 

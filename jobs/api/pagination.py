@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.fields import IntegerField
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
@@ -19,6 +20,14 @@ class NewestFirst(CursorPagination):
     page_size = 20
     page_size_query_param = "limit"
     max_page_size = 100
+
+    def get_page_size(self, request: Request) -> int:
+        """Raises ValidationError for a `limit` that is none."""
+        limit = IntegerField(min_value=1, max_value=self.max_page_size)
+        try:
+            return int(limit.run_validation(request.query_params.get("limit", self.page_size)))
+        except ValidationError as error:
+            raise ValidationError({"limit": error.detail}) from None
 
     def decode_cursor(self, request: Request) -> Any:
         try:

@@ -42,6 +42,7 @@ def test_six_files_are_dropped_ordered_sent_and_appear_in_the_list(page: Page) -
     assert_accessible(page)
     assert_fits(page)
 
+    expect(page.get_by_role("button", name="Download")).to_be_disabled()
     row.get_by_role("checkbox").check()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
@@ -67,6 +68,13 @@ def test_what_cannot_be_taken_is_said_before_anything_is_sent(
     expect(page.locator(".reason")).to_have_text("The file is empty.")
     expect(send).to_be_disabled()
     page.get_by_role("button", name="Remove").click()
+    notes = FilePayload(name="notes.txt", mimeType="text/plain", buffer=b"words")
+    large = FilePayload(name="large.wav", mimeType="audio/wav", buffer=b"x" * 5_100_000)
+    page.set_input_files("#files", [notes, large])
+    expect(page.locator(".reason")).to_contain_text(["This is no recording.", "Larger than"])
+    expect(send).to_be_disabled()
+    page.get_by_role("button", name="Remove: notes.txt").click()
+    page.get_by_role("button", name="Remove: large.wav").click()
     page.set_input_files("#files", [str(SAMPLES[0])])
     for _ in range(24):
         page.set_input_files("#files", [str(SAMPLES[0])])

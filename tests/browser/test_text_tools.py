@@ -36,6 +36,49 @@ def test_what_is_found_stands_where_it_is_lit_in_any_script(
     assert page.evaluate(lit) == ["İstanbul"]
 
 
+def test_all_of_a_part_is_replaced_at_once_and_undone_at_once(page: Page, job_id: str) -> None:
+    page.goto(f"/t/{job_id}")
+    text_of(page, 0).fill("the cat, then the other cat: there")
+    page.locator("#find summary").click()
+    expect(page.get_by_label("Find")).to_be_focused()
+    page.keyboard.type("the")
+    page.get_by_label("Replace with").fill("a")
+    page.get_by_label("Whole words").check()
+    page.get_by_role("button", name="Replace all").click()
+    expect(page.get_by_text("2 replaced")).to_be_visible()
+    expect(text_of(page, 0)).to_have_text("a cat, then a other cat: there")
+    page.keyboard.press("Control+z")
+    expect(text_of(page, 0)).to_have_text("the cat, then the other cat: there")
+    page.keyboard.press("Enter")  # a part is one paragraph
+    expect(text_of(page, 0)).to_have_js_property(
+        "textContent", "the cat, then the other cat: there"
+    )
+
+
+def test_every_one_of_many_versions_can_be_reached(page: Page, site: RunningSystem) -> None:
+    job_id = completed(site, "Many versions", 1)
+    before = site.read(job_id)["transcription"]
+    save_as_another(site, job_id, 0, "another one")
+    for number in range(12):  # what one user saves within a minute is one version, but for these
+        restore(site, job_id, number % 2)
+    for width, height in ((1200, 850), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.goto(f"/t/{job_id}")
+        page.locator("#versions summary").click()
+        rows = page.locator("#versions li")
+        expect(rows.nth(12)).to_be_attached()
+        rows.last.get_by_role("button").click()
+        expect(text_of(page, 0)).to_have_text(before)
+        restore(site, job_id, 1)
+        page.keyboard.press("Escape")
+        expect(rows.first).to_be_hidden()
+
+
+def restore(site: RunningSystem, job_id: str, number: int) -> None:
+    answer = site.client.post(f"/transcript/{job_id}/revisions/{number}/restore")
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_version_is_not_brought_back_over_what_one_has_not_seen(
     page: Page, site: RunningSystem, job_id: str
 ) -> None:

@@ -98,6 +98,17 @@ def test_two_windows_overwrite_nothing(
     expect(dialog.locator(".mine")).to_have_text("three by them")
     assert_accessible(other)
     assert_fits(other)
+    # Closed without an answer it overwrites nothing, and comes again.
+    for _ in range(2):
+        other.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(other.locator("#saved")).to_contain_text("Not saved")
+        expect(text_of(other, 3)).to_have_text("three by them")
+        assert site.read(job_id)["transcription"].count("three by me") == 1
+        text_of(other, 3).press("End")
+        other.keyboard.type("!")
+        expect(dialog).to_be_visible(timeout=SOON)
+        text_of(other, 3).evaluate("element => { element.textContent = 'three by them'; }")
     dialog.get_by_role("textbox").fill("three by us")
     dialog.get_by_role("button", name="Save this").click()
     expect(text_of(page, 3)).to_have_text("three by us", timeout=SOON)

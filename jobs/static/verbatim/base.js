@@ -10,6 +10,14 @@ document.getElementById("theme").addEventListener("click", () => {
   localStorage.setItem("theme", root.dataset.theme);
 });
 
+// A reload asks for the page, and does not send again what led to it: that might make another token.
+history.replaceState(history.state, "", location.href);
+
+document.addEventListener("submit", (event) => {
+  const question = event.submitter?.dataset.confirm;
+  if (question && !confirm(question)) event.preventDefault();
+});
+
 document.getElementById("sign-out")?.addEventListener("submit", dropAll);
 localiseTimes(document);
 document.addEventListener("htmx:load", (event) => localiseTimes(event.detail.elt));

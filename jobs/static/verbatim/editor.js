@@ -3,13 +3,14 @@ import { ApiError, call, secondsToWait } from "./api.js";
 
 const PAUSE = 700; // milliseconds without a key before what was typed is sent
 const AGAIN = 3000; // until the server is asked anew after it was away
+const UNDECIDED = Symbol("nobody has said what is to stand");
 
 /**
  * Texts of parts that people write in. `parts` are `{index, element}`, `drafts` keep what is not
- * saved. The editor tells: `onState("saving" | "saved" | "away" | "")`, `onSaved(index)` once a
- * part's words are to be asked for anew, `onText(data)` of all that the server said of the text,
- * `onProblem(error | null)`, and asks by `resolve({index, before, theirs, mine})`, which gives the
- * text to stand.
+ * saved. The editor tells: `onState("saving" | "saved" | "away" | "undecided" | "")`,
+ * `onSaved(index)` once a part's words are to be asked for anew, `onText(data)` of all that the
+ * server said of the text, `onProblem(error | null)`, and asks by
+ * `resolve({index, before, theirs, mine})`, which gives the text to stand, or null for not now.
  */
 export class Editor {
   constructor(jobId, parts, drafts, { onState, onSaved, onText, resolve, onProblem }) {
@@ -24,6 +25,7 @@ export class Editor {
     for (const part of parts) {
       part.element.addEventListener("input", () => this.#touched(part.index));
       part.element.addEventListener("blur", () => this.flush());
+      part.element.addEventListener("beforeinput", keepInOneLine);
     }
     window.addEventListener("beforeunload", (event) => { if (this.dirty.size || this.saving) event.preventDefault(); });
     window.addEventListener("focus", () => this.flush()); // perhaps signed in anew, in another window
@@ -111,6 +113,7 @@ export class Editor {
         this.onState(this.dirty.size ? "" : "saved");
         this.onProblem(null);
       } catch (error) {
+        if (error === UNDECIDED) return this.onState("undecided"); // the next save asks again
         conflict ||= error.code === "revision_conflict";
         if (error.code === "revision_conflict") continue;
         if (error instanceof ApiError && error.status < 500 && error.status !== 429) {
@@ -155,6 +158,7 @@ export class Editor {
       const known = [before, mine, this.sent.get(index) ?? before].map(plain);
       if (known.includes(plain(theirs))) continue;
       const chosen = await this.resolve({ index, before, theirs, mine });
+      if (chosen === null) throw UNDECIDED;
       element.textContent = chosen;
       if (chosen === theirs) this.dirty.delete(index);
       this.base.set(index, theirs); // which has been seen now
@@ -184,6 +188,11 @@ const plain = (text) => (text ?? "").split(/\s+/).filter(Boolean).join(" ");
 /** A part's text without the line break that browsers leave at an end. */
 export function textOf(element) {
   return element.textContent.replace(/\n$/, "");
+}
+
+/** A part is one paragraph: a line break would be kept as a space. */
+function keepInOneLine(event) {
+  if (event.inputType === "insertLineBreak" || event.inputType === "insertParagraph") event.preventDefault();
 }
 
 function point(element, offset) {

@@ -50,6 +50,14 @@ function show(fresh) {
   if (!list) return;
   localise(list); // first: only what is really another text is touched
   morph(document.getElementById("list"), list);
+  allowDownload();
+}
+
+/** Once something is chosen. */
+function allowDownload() {
+  const list = document.getElementById("list");
+  const button = list.querySelector("[type=submit]");
+  if (button) button.disabled = !list.querySelector("[name=job]:checked");
 }
 
 function signedOut() {
@@ -64,7 +72,12 @@ function localise(root) {
 }
 
 localise(document);
-document.addEventListener("htmx:load", (event) => localise(event.detail.elt));
+allowDownload();
+document.addEventListener("change", allowDownload);
+document.addEventListener("htmx:load", (event) => {
+  localise(event.detail.elt);
+  allowDownload();
+});
 document.addEventListener("htmx:beforeRequest", () => {
   filtering = true;
   heard = pending !== null || asked !== null;

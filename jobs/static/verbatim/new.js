@@ -18,10 +18,14 @@ let sending = false;
 let left = false; // all is handed in
 
 const isRecording = () => parts.length === 1 && isLong(parts[0]);
-const isLong = ({ file, seconds }) => file.size > limits.chunkBytes || seconds > limits.chunkSeconds;
+const isLarge = ({ file }) => file.size > limits.chunkBytes;
+const isLong = (part) => isLarge(part) || part.seconds > limits.chunkSeconds;
+const isSound = ({ file }) => !file.type || /^(audio|video|application)\//.test(file.type);
 
 function reasonAgainst(part) {
   if (part.file.size === 0) return gettext("The file is empty.");
+  if (!isSound(part)) return gettext("This is no recording.");
+  if (parts.length > 1 && isLarge(part)) return fill(gettext("Larger than %(size)s, too much for one part of several: send it alone."), { size: megabytes(limits.chunkBytes) });
   if (parts.length > 1 && isLong(part)) return gettext("Too long for one part of several: send it alone.");
   if (part.file.size > limits.recordingBytes) return gettext("The file is too large.");
   if (part.seconds > limits.recordingSeconds) return gettext("The recording is too long.");
@@ -33,18 +37,21 @@ function draw() {
   const reasons = parts.map(reasonAgainst);
   parts.forEach(({ element, file, seconds }, index) => {
     element.querySelector(".name").textContent = file.name;
-    const size = `${(file.size / 1e6).toFixed(1)} MB`;
+    const size = megabytes(file.size);
     element.querySelector(".length").textContent = seconds === null ? size : `${clock(seconds)}, ${size}`;
     element.querySelector(".reason").textContent = reasons[index];
     element.querySelector(".up").disabled = sending || index === 0;
     element.querySelector(".down").disabled = sending || index === parts.length - 1;
     element.querySelector(".remove").disabled = sending;
+    for (const button of element.querySelectorAll("button")) button.ariaLabel = `${button.title}: ${file.name}`;
   });
   const tooMany = parts.length > limits.chunks;
   sendButton.disabled = sending || !parts.length || tooMany || reasons.some(Boolean);
   show(tooMany ? fill(gettext("At most %(most)s parts; these are %(count)s."), { most: limits.chunks, count: parts.length }) : "");
   estimate();
 }
+
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 function estimate() {
   const seconds = parts.reduce((sum, part) => sum + (part.seconds ?? 0), 0);

@@ -41,7 +41,11 @@ export class Player extends EventTarget {
     this.#tell();
   }
 
-  toggle() { return this.playing ? this.pause() : this.play(); }
+  toggle() {
+    if (this.playing) return this.pause();
+    if (this.audio.ended) this.seek(0); // only the last part ends without another after it
+    return this.play();
+  }
 
   set speed(rate) {
     this.rate = rate;

@@ -5,9 +5,10 @@ import { Drafts } from "./drafts.js";
 import { Editor } from "./editor.js";
 import { feedback } from "./feedback.js";
 import { findIn, replaceAllIn } from "./find.js";
-import { gettext } from "./language.js";
+import { fill, gettext } from "./language.js";
 import { Live } from "./live.js";
 import { Listening } from "./listening.js";
+import { closeMenus } from "./menus.js";
 import { speakersIn } from "./speakers.js";
 import { showUnsaved } from "./unsaved.js";
 import { versionsIn } from "./versions.js";
@@ -35,6 +36,7 @@ const parts = [...document.querySelectorAll(".part-text")].map((section) => ({
   seconds: Number(section.dataset.seconds) || 0,
 }));
 
+closeMenus(article);
 const listening = new Listening(jobId, parts);
 let editor = null;
 
@@ -43,6 +45,7 @@ if (ended) {
     saving: gettext("Saving …"),
     saved: gettext("Saved"),
     away: gettext("The server is away; your text is kept and sent when it is back."),
+    undecided: gettext("Not saved: somebody else changed this part. You are asked again when you write on, or leave the text."),
   };
   editor = new Editor(jobId, parts, new Drafts(article.dataset.user, jobId), {
     onState: (state) => { document.getElementById("saved").textContent = state ? `· ${states[state]}` : ""; },
@@ -54,7 +57,9 @@ if (ended) {
   const showSpeakers = speakersIn(document.getElementById("speakers"), editor, tell);
   const showVersions = versionsIn(document.getElementById("versions"), jobId, editor, tell);
   findIn(document.getElementById("find"), parts);
-  document.getElementById("replace-all").addEventListener("click", () => replaceAllIn(editor, parts));
+  document.getElementById("replace-all").addEventListener("click", () => {
+    notice(fill(gettext("%(count)s replaced"), { count: replaceAllIn(editor, parts) }));
+  });
   feedback(jobId, parts, (part) => listening.wordsOf(part));
   editor.load().catch(tell);
 }
@@ -66,7 +71,7 @@ new Live(jobId, article, parts, {
   onEdited: () => editor?.refresh().catch(() => {}), // it is seen when one saves
   onChanged: () => leaveFor(location.href),
   onRefused: (code) => {
-    if (code === 4410) leaveFor(article.dataset.front);
+    if (code === 4410) leaveFor(location.href); // which says so
     if (code === 4401) tell(new ApiError(401, [{ code: "not_authenticated", detail: "" }]));
   },
 });
