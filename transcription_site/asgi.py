@@ -15,23 +15,20 @@ from contextvars import copy_context
 from functools import partial
 from typing import IO, Any, Final, NoReturn, cast
 from urllib.parse import parse_qs
-from uuid import uuid4
-from wsgiref.headers import Headers
 
 import django
 from django.conf import settings
-from django.contrib.staticfiles.finders import get_finders
 from django.core.exceptions import RequestAborted, RequestDataTooBig, SuspiciousOperation
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from servestatic import ServeStaticASGI
 
 from asr.child import die_with
 from jobs.api.encodings import BrokenEncodingError, unpacking
 from jobs.storage import warn_if_away
+from transcription_site.static_files import with_static_files
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "transcription_site.settings")
 
@@ -264,43 +261,6 @@ class UnstoredBody(io.BytesIO):
         raise self._kind(*self._reason)
 
     read = readline = readlines = seek = _fail
-
-
-class StaticFiles(ServeStaticASGI):  # type: ignore[misc]  # it has no types
-    """Files of the admin and the documentation, served where they lie and before Django."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """With an X-Request-ID, as every answer has one."""
-
-        async def send_named(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message["headers"]}
-                if b"x-request-id" not in names:
-                    own = (b"x-request-id", uuid4().hex.encode())
-                    message = {**message, "headers": [*message["headers"], own]}
-            await send(message)
-
-        is_static = scope.get("path", "").startswith(settings.STATIC_URL)
-        await super().__call__(scope, receive, send_named if is_static else send)
-
-
-def with_static_files(served: Application) -> StaticFiles:
-    """The application, with the static files of all apps before it."""
-    outer = StaticFiles(served, add_headers_function=_add_headers)
-    found = [each for finder in get_finders() for each in finder.list(None)]
-    for path, storage in reversed(found):  # of two equal names the first counts, as with Django
-        outer.add_file_to_dictionary(f"{settings.STATIC_URL}{path}", storage.path(path))
-    return outer
-
-
-def _add_headers(headers: Headers, path: str, url: str) -> None:
-    """What Django's middleware adds to its own answers."""
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["X-Frame-Options"] = settings.X_FRAME_OPTIONS
-    headers["Referrer-Policy"] = settings.SECURE_REFERRER_POLICY
-    headers["Content-Security-Policy"] = "default-src 'none'"  # for a picture opened as a page
-    if settings.SECURE_HSTS_SECONDS:
-        headers["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
 
 
 def _allow_many_connections() -> None:

@@ -22,7 +22,8 @@ from django.urls import path
 from jobs.models import Job
 from tests.helpers import wait_until
 from transcription_site import asgi
-from transcription_site.asgi import WEB_THREADS, Application, with_static_files
+from transcription_site.asgi import WEB_THREADS, Application
+from transcription_site.static_files import with_static_files
 from transcription_site.urls import handler400, handler403, handler404, handler500
 from transcription_site.urls import urlpatterns as site_patterns
 
@@ -99,12 +100,16 @@ def client_of(application: Any) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
 
 
-def get(*addresses: str, application: Any = asgi.application) -> list[Answer]:
+def get(
+    *addresses: str, application: Any = asgi.application, headers: dict[str, str] | None = None
+) -> list[Answer]:
     """Ask for all of them at once."""
 
     async def ask() -> list[Answer]:
         async with client_of(application) as client:
-            return await asyncio.gather(*[client.get(address) for address in addresses])
+            return await asyncio.gather(
+                *[client.get(address, headers=headers) for address in addresses]
+            )
 
     return asyncio.run(ask())
 
@@ -285,6 +290,21 @@ def test_a_static_file_is_served_before_django_and_keeps_its_type(
     assert "Strict-Transport-Security" not in answer.headers
     assert answer.text.strip()
     assert reached == []
+
+
+def test_a_static_file_is_packed_for_who_takes_that() -> None:
+    address = "/static/django_htmx/htmx-2.min.js"
+    (packed,) = get(address, headers={"Accept-Encoding": "br;q=0.5, gzip"})
+    (plain,) = get(address, headers={"Accept-Encoding": "identity"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert "Accept-Encoding" in packed.headers["Vary"]
+    assert packed.content == plain.content
+    sizes = [int(answer.headers["Content-Length"]) for answer in (packed, plain)]
+    assert sizes[0] < 0.4 * sizes[1]
+    assert packed.headers["Content-Security-Policy"] == plain.headers["Content-Security-Policy"]
+    (known,) = get(address, headers={"If-None-Match": packed.headers["ETag"]})
+    assert known.status_code == 304
 
 
 def test_static_files_too_have_a_request_id_each_and_no_more_than_one() -> None:
