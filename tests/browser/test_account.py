@@ -31,11 +31,11 @@ def test_a_token_is_shown_once_works_and_can_be_revoked(page: Page, site: Runnin
     expect(page.locator("#new-token")).to_be_hidden()
     expect(page.get_by_role("button", name="Revoke")).to_have_count(made)
     revoke = page.get_by_role("button", name=f"Revoke {token[:8]}")
-    page.once("dialog", lambda question: question.dismiss())
+    page.evaluate("window.confirm = () => false")
     revoke.click()
     assert status() == 200
-    page.once("dialog", lambda question: question.accept())
-    revoke.click()
+    page.reload()
+    revoke.click()  # what is asked is said yes to
     expect(page.get_by_text("The token is revoked.")).to_be_visible()
     assert status() == 401
 
@@ -57,6 +57,5 @@ def test_usage_and_webhooks(page: Page) -> None:
     assert_fits(page)
     endpoint.get_by_role("button", name="Switch off").click()
     expect(endpoint).to_contain_text("switched off")
-    page.once("dialog", lambda question: question.accept())
     endpoint.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("There is none.")).to_be_visible()
