@@ -36,6 +36,13 @@ class VerbatimAdminSite(AdminSite):
         """Django's, with bounded tries."""
         return cast("HttpResponse", limited(super().login)(request, extra_context))
 
+    def password_change(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        """Django's, likewise: it asks for the old password."""
+        bounded = limited(super().password_change, lambda asked: asked.user.get_username())
+        return cast("TemplateResponse", bounded(request, extra_context))
+
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         """Django's, but an id that cannot be one is an address that does not exist."""
         page = getattr(view, "__self__", None)

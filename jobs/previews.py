@@ -30,6 +30,7 @@ from jobs.redis_clients import async_listening_client, impatient_client
 # One for all jobs: to be subscribed to it costs a process the same however many it watches.
 CHANNEL: Final = "verbatim:previews"
 EVERY_SECONDS: Final = 1.0  # one message for a chunk, with its newest text
+LONGEST: Final = 20_000  # characters; more than anybody says in a chunk
 SILENT_SECONDS: Final = 10.0  # after Redis could not be reached
 AWAY_SECONDS: Final = 1.0  # until who listens tries to connect again
 
@@ -57,6 +58,8 @@ class Teller:
 
         def hear(text: str) -> None:
             nonlocal heard
+            if not isinstance(text, str) or len(text) > LONGEST:
+                return  # a child that has been taken over may say anything
             heard = True
             self._begin()
             self._news.put((chunk, text))
@@ -88,7 +91,7 @@ class Teller:
                 for (job_id, index), text in texts.items():
                     pipe.publish(CHANNEL, _message(job_id, index, text))
                 pipe.execute()
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError, ValueError):  # such as half of a surrogate pair
             return False
         return True
 

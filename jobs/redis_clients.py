@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, Final
 
 import redis
 from redis.asyncio import Redis as AsyncRedis
@@ -60,8 +61,17 @@ def async_listening_client(url: str) -> AsyncRedis:
     return AsyncRedis.from_url(url, **_listening(url), retry=AsyncRetry(NoBackoff(), 0))
 
 
+# A host that has vanished is noticed within a minute; the kernel's default is two hours.
+_KEEPALIVE: Final = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+}
+
+
 def _listening(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": 5}
     if not url.startswith("unix:"):  # such a peer is never gone unheard, and redis-py raises
         options["socket_keepalive"] = True
+        options["socket_keepalive_options"] = _KEEPALIVE
     return options

@@ -30,19 +30,25 @@ _NETWORK_BITS: Final = 64  # of IPv6: what one household or machine has all to i
 View = Callable[..., HttpResponseBase]
 
 
-def limited(sign_in: View) -> View:
-    """A view that takes `username` and `password` by POST, with bounded tries: 429 beyond them."""
+def limited(sign_in: View, name_of: Callable[[HttpRequest], str] | None = None) -> View:
+    """A view that takes a password by POST, with bounded tries: 429 beyond them.
+
+    `name_of` tells whose password it is; by default the one in the form's `username`.
+    """
+    name_of = name_of or _name
 
     @wraps(sign_in)
     def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method != "POST":
             return sign_in(request, *args, **kwargs)
-        name, address = _name(request), _network(request.META.get("REMOTE_ADDR", ""))
+        name, address = name_of(request), _network(request.META.get("REMOTE_ADDR", ""))
         both = f"sign-in:{address}:{hashlib.sha256(name.encode(errors='replace')).hexdigest()}"
         alone = f"sign-in:{address}"
         for caller, limit in ((both, TRIES), (alone, TRIES_OF_ADDRESS)):
             taken = rate_limits.take(caller, limit, SECONDS)
             if taken is not None and not taken.allowed:
+                if caller is alone:  # nobody looked at a password of this name
+                    rate_limits.give_back(both, TRIES, SECONDS)
                 return _too_many(request, taken.retry_seconds)
         answer = sign_in(request, *args, **kwargs)
         # By whose session it is now: a redirect may also be for somebody who was signed in before.

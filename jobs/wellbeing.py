@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import dramatiq
 from django.conf import settings
 
+from asr.breaker import Health
 from jobs import breakers, engines, figures, readiness, spending, tasks
 from jobs.figures import Hour
 from jobs.models import EVERYBODY, Chunk, WorkerProcess, database_time
@@ -160,7 +161,7 @@ def _of_engines(system: System) -> Iterator[Finding]:
     if default.get("reason") == "engine_misconfigured":
         text = f"The engine {default['name']}, which ASR_ENGINE names, is not configured."
         yield Finding(part="engine", text=text, subject=default["name"])
-    for name in default.get("down", ()):
+    for name in [name for name, health in system.breakers.items() if health != Health.CLOSED]:
         text = f"The engine {name} failed again and again: its chunks wait until a trial succeeds."
         yield Finding(part="engine", text=text, subject=name)
     for name, hours in system.calls.items():

@@ -96,7 +96,7 @@ ASGI_APPLICATION = "transcription_site.asgi.application"
 APPEND_SLASH = False
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "front"
-LOGOUT_REDIRECT_URL = "sign-in"
+LOGOUT_REDIRECT_URL = "/sign-in?signed-out"
 CSRF_FAILURE_VIEW = "jobs.api.errors.csrf_failure"
 
 TEMPLATES = [

@@ -11,8 +11,7 @@ from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication as KnoxTokenAuthentication
 from knox.crypto import hash_token
-from rest_framework.authentication import get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from jobs.models import AuthToken
@@ -62,8 +61,6 @@ class TokenAuthentication(KnoxTokenAuthentication):  # type: ignore[misc]  # kno
         view = request.parser_context.get("view") if request.parser_context else None
         ask = getattr(view, "beside_token", None)
         self._beside = ask() if ask else None
-        if get_authorization_header(request).lower().startswith(b"bearer "):
-            raise NotAuthenticated("Send the token as `Authorization: Token <token>`.")
         return cast("tuple[User, AuthToken] | None", super().authenticate(request))
 
     def check(self, token: str, beside: Beside | None = None) -> tuple[User, AuthToken]:

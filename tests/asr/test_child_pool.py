@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from asr.child_pool import ChildPool
-from asr.child_process import ChildOptions
+from asr.child_process import ChildOptions, opened
 from asr.errors import (
     AsrError,
     AudioRejected,
@@ -109,6 +110,20 @@ def test_a_result_that_could_run_code_in_the_parent_is_refused(fresh_pool: Child
         fresh_pool.run(in_child.harmful_result, limit=10)
     assert caught.value.code == "engine_error"
     assert "VERBATIM_HARMED" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["re.enum.bltns.eval", "re", "dataclass", "fields"])
+def test_a_name_that_only_leads_through_our_modules_is_refused(name: str) -> None:
+    """As protocol 4 resolves names: `asr.types` has imported what has imported everything."""
+
+    def text(value: str) -> bytes:
+        return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
+
+    called = text("asr.types") + text(name) + pickle.STACK_GLOBAL
+    called += text("1 + 1") + pickle.TUPLE1 + pickle.REDUCE
+    answer = pickle.PROTO + b"\x04" + pickle.NEWTRUE + called + pickle.TUPLE2 + pickle.STOP
+    with pytest.raises(EngineUnavailable, match="cannot be read"):
+        opened(answer)
 
 
 def test_what_a_generator_yields_is_heard_as_it_comes_and_it_returns_the_result(

@@ -30,6 +30,6 @@ def test_who_is_in_sees_the_list_and_can_leave(page: Page) -> None:
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") in {"light", "dark"}
     page.get_by_role("button", name="Sign out").click()
-    expect(page).to_have_url("/sign-in")
+    expect(page).to_have_url("/sign-in?signed-out")
     page.goto("/")
     expect(page).to_have_url("/sign-in?next=/")

@@ -74,6 +74,27 @@ def test_what_is_heard_is_told(teller: Teller, subscriber: Subscriber) -> None:
     }
 
 
+@pytest.mark.parametrize("said", [object(), "x" * 20_001, b"bytes"])
+def test_what_no_engine_would_say_is_not_told(
+    teller: Teller, subscriber: Subscriber, said: Any
+) -> None:
+    with teller.telling(JOB, 0) as hear:
+        hear(said)
+        hear("words")
+        assert subscriber.read()["data"]["text"] == "words"
+
+
+def test_half_a_letter_does_not_end_the_telling(
+    teller: Teller, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "SILENT_SECONDS", 0.1)
+    with teller.telling(JOB, 0) as hear:
+        hear("\ud800")
+        wait_until(teller._news.empty)
+        hear("words")
+        assert subscriber.read()["data"]["text"] == "words"
+
+
 def test_a_chunk_is_told_of_once_a_second_with_its_newest_text(
     teller: Teller, subscriber: Subscriber
 ) -> None:

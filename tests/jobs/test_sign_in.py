@@ -11,7 +11,7 @@ import redis
 from django.http import HttpResponse
 from rest_framework.test import APIClient
 
-from jobs import sign_in
+from jobs import rate_limits, sign_in
 from tests import factories
 from tests.helpers import client_of, together
 
@@ -91,6 +91,25 @@ def test_many_names_from_one_address_are_one_too_many(monkeypatch: pytest.Monkey
         assert try_in(name=f"name-{number}").status_code == 200
     assert try_in(name="alice", password="word of alice").status_code == 429
     assert try_in(name="alice", password="word of alice", address=ELSEWHERE).status_code == 302
+
+
+def test_tries_that_an_exhausted_address_refuses_do_not_count_for_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sign_in, "TRIES_OF_ADDRESS", 1)
+        assert try_in(name="bob").status_code == 200
+        assert statuses(20, try_in) == [429] * 20
+    rate_limits.forget(f"sign-in:{HERE}")
+    assert try_in(password="word of alice").status_code == 302
+
+
+def test_the_old_password_cannot_be_guessed_where_it_is_changed() -> None:
+    root = client_of()
+    root.force_login(factories.make_user("root", is_staff=True))
+    fields = {"old_password": "wrong", "new_password1": "x", "new_password2": "x"}
+    change = partial(root.post, "/admin/password_change/", fields, format="multipart")
+    assert statuses(11, change) == [200] * 10 + [429]
 
 
 def test_sign_ins_do_not_use_an_address_up(monkeypatch: pytest.MonkeyPatch) -> None:

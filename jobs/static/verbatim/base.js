@@ -18,6 +18,6 @@ document.addEventListener("submit", (event) => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
-document.getElementById("sign-out")?.addEventListener("submit", dropAll);
+if (new URLSearchParams(location.search).has("signed-out")) dropAll(); // it has happened, and was one's own will
 localiseTimes(document);
 document.addEventListener("htmx:load", (event) => localiseTimes(event.detail.elt));

@@ -30,7 +30,7 @@ export class Drafts {
   }
 }
 
-/** Who signs out leaves nothing behind. */
+/** Who has signed out leaves nothing behind. */
 export function dropAll() {
   for (const name of Object.keys(sessionStorage)) if (name.startsWith(PREFIX)) sessionStorage.removeItem(name);
 }

@@ -78,7 +78,9 @@ new Live(jobId, article, parts, {
 
 /** The page is drawn anew by the server, once nothing is left to be saved. */
 async function leaveFor(address) {
-  if (await isSaved()) location.assign(address);
+  if (!(await isSaved())) return;
+  if (address === location.href) location.reload(); // with a fragment, to assign it would only scroll
+  else location.assign(address);
 }
 
 async function isSaved() {
