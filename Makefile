@@ -23,14 +23,15 @@ run: .venv/runtime.stamp ## start the service and stay: prints the URL, a login 
 	@$(BIN)/python -m deploy.launch run
 
 # Both at once, as they wait most of the time; what PostgreSQL's run says is shown after the other.
-# Speech, pages and set-up touch no database of their own, and the fault rows start whole systems
-# on PostgreSQL: once is enough for these.
+# Speech and set-up touch no database of their own, pages are looked at on PostgreSQL, and the fault
+# rows start whole systems there: once is enough for these.
 test: .venv/dev.stamp ## all tests, on SQLite and on PostgreSQL (ARGS="-k name" chooses some)
 	@mkdir -p var; failed=0; \
 	$(BIN)/python -m pytest --database postgres -m "not faults or fast_fault" \
-	  --ignore tests/asr --ignore tests/browser --ignore tests/deploy --ignore tests/system \
+	  --ignore tests/asr --ignore tests/deploy --ignore tests/system \
 	  $(ARGS) >var/test-postgres.log 2>&1 & postgres=$$!; \
-	$(BIN)/python -m pytest --database sqlite -m "not faults" $(ARGS) || failed=1; \
+	$(BIN)/python -m pytest --database sqlite -m "not faults" --ignore tests/browser \
+	  $(ARGS) || failed=1; \
 	wait $$postgres || failed=1; \
 	cat var/test-postgres.log; \
 	exit $$failed
