@@ -40,6 +40,7 @@ from jobs.storage import local
 from tests import factories
 from tests.dead_letters import make_dead_job
 from tests.helpers import broker, wait_until
+from tests.scripted import ScriptedEngine
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_is_empty")]
 FRONT = reverse("admin:index")
@@ -198,10 +199,19 @@ def test_an_engine_that_is_down_is_told_until_it_is_back(
     assert "Breaker closed" in page.text(f"engine-{name}")
 
 
-def test_an_engine_that_is_not_configured_is_told(admin_client: Client, settings: Any) -> None:
-    settings.ASR_ENGINE = "openai"
-    (told,) = Front(admin_client).findings()
-    assert told == "The engine openai, which ASR_ENGINE names, is not configured."
+def test_an_engine_that_is_not_configured_is_told_beside_another_that_is_down(
+    admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, settings.ASR_ENGINE = settings.ASR_ENGINE, "openai"
+    get = engines.get
+    monkeypatch.setattr(engines, "get", lambda of: ScriptedEngine() if of == name else get(of))
+    told = ["The engine openai, which ASR_ENGINE names, is not configured."]
+    assert Front(admin_client).findings() == told
+    for _ in range(FAILURES_TO_OPEN):
+        with breakers.admit(name) as call:
+            call.failed()
+    told += [f"The engine {name} failed again and again: its chunks wait until a trial succeeds."]
+    assert Front(admin_client).findings() == told
 
 
 @pytest.mark.parametrize(
