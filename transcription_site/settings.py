@@ -97,7 +97,7 @@ APPEND_SLASH = False
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "front"
 LOGOUT_REDIRECT_URL = "/sign-in?signed-out"
-CSRF_FAILURE_VIEW = "jobs.api.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "transcription_site.problems.csrf_failure"
 
 TEMPLATES = [
     {

@@ -25,7 +25,7 @@ urlpatterns = [
     path("api-auth/", include("rest_framework.urls")),
 ]
 
-handler400 = "jobs.api.errors.bad_request"
-handler403 = "jobs.api.errors.permission_denied"
-handler404 = "jobs.api.errors.not_found"
-handler500 = "jobs.api.errors.server_error"
+handler400 = "transcription_site.problems.bad_request"
+handler403 = "transcription_site.problems.permission_denied"
+handler404 = "transcription_site.problems.not_found"
+handler500 = "transcription_site.problems.server_error"
