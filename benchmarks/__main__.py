@@ -10,7 +10,7 @@ from importlib import import_module
 from rich.console import Console
 
 from benchmarks.figures import Figures
-from benchmarks.machine import speed
+from benchmarks.machine import settled, speed, stolen
 
 SCENARIOS = (
     *("burst", "pipeline", "engine", "submit", "read", "idle", "search", "sockets", "pages"),
@@ -32,7 +32,7 @@ def main() -> int:
     try:
         for name in asked.scenarios or SCENARIOS:
             with console.status(f"Measuring: {name} …"):
-                figures.add(_best_round(name, quick=asked.quick))
+                figures.add(_best_round(name, console, quick=asked.quick))
     except KeyboardInterrupt:
         console.print("Interrupted; this was measured until then:")
         return 130
@@ -45,24 +45,31 @@ def main() -> int:
     return int(bool(figures.missed))
 
 
-def _best_round(name: str, *, quick: bool) -> Figures:
+def _best_round(name: str, console: Console, *, quick: bool) -> Figures:
     """Measure a scenario, again while a bound is missed that the machine's own pace decides."""
     rounds: list[Figures] = []
-    while not rounds or (
-        not quick
-        and len(rounds) < _ROUNDS
-        and any(figure.of_the_machine for figure in rounds[-1].missed)
-    ):
+    while not rounds or (not quick and len(rounds) < _ROUNDS and _lateness(rounds[-1]) > 0):
         one = Figures()
-        one.tell(name, "million steps a second of the bare machine", f"{speed():.1f}")
-        import_module(f"benchmarks.{name}").measure(one, quick=quick)
+        pace = settled() if rounds else speed()
+        one.tell(name, "million steps a second of the bare machine", f"{pace:.1f}")
+        with stolen() as share:
+            import_module(f"benchmarks.{name}").measure(one, quick=quick)
+        one.tell(name, "given to other machines meanwhile (steal)", f"{share():.2f} % of the cores")
         rounds.append(one)
-    best = min(rounds, key=lambda one: len(one.missed))
+        console.print(f"Measured: {name} {_missed(one)}")
+    best = min(rounds, key=_lateness)
     for number, other in enumerate(rounds, 1):
         if other is not best:
-            missed = ", ".join(f"{figure.name}: {figure.value}" for figure in other.missed)
-            best.tell(name, f"missed in round {number} of {len(rounds)}", missed)
+            best.tell(name, f"round {number} of {len(rounds)}", _missed(other))
     return best
+
+
+def _lateness(figures: Figures) -> float:
+    return sum(figure.late for figure in figures.missed)
+
+
+def _missed(figures: Figures) -> str:
+    return "; ".join(f"missed {figure.name}: {figure.value}" for figure in figures.missed)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Figure:
     bound: str = ""
     reached: bool | None = None  # None: there is no bound, the value is only told
     beside: str = ""
-    of_the_machine: bool = False  # as fast as this is at the moment, so is the value
+    late: float = 0.0  # the share of the bound, where it was missed and the machine's pace decides
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Figures:
             bound=bound,
             reached=at_least <= value <= at_most,
             beside=beside,
-            of_the_machine=unit in _OF_THE_MACHINE,
+            late=value / at_most if unit in _OF_THE_MACHINE and value > at_most else 0.0,
         )
         self.taken.append(figure)
         if otherwise and not figure.reached:
@@ -106,7 +106,7 @@ class Figures:
             "The machine is shared: absolute times vary by a third, within minutes. The steps of a",
             "bare loop of Python on all cores, counted before each scenario, tell how fast it was.",
             "A scenario that misses a bound in seconds or in per cent of a core is measured again,",
-            "three times at most: the best round stands here, with what the others missed.",
+            "three times at most, when others leave it the machine: the best round stands here.",
             "",
             "| scenario | figure | measured | to reach | reached | beside |",
             "| --- | --- | --- | --- | --- | --- |",
