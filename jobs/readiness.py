@@ -17,7 +17,7 @@ from dramatiq.brokers.redis import RedisBroker
 from asr.breaker import Health
 from jobs import breakers, engines, spending, storage
 from jobs.database import release_connection
-from jobs.models import EVERYBODY, WorkerProcess
+from jobs.models import EVERYBODY, SWEEPER, WorkerProcess
 
 Part = dict[str, Any]
 """`status` is up, degraded or down; `reason` says why it is not up."""
@@ -121,10 +121,16 @@ def _spending() -> Part:
 
 
 def _workers() -> Part:
-    """How many processes serve each queue; `down` where one that jobs need has none."""
+    """How many processes serve each queue, and sweep; `down` where one of these has none."""
     alive = WorkerProcess.objects.alive_per_queue()
-    serving = {queue: alive[queue] for queue in engines.QUEUES}
+    serving = {queue: alive[queue] for queue in (*engines.QUEUES, SWEEPER)}
     without = [queue for queue, number in serving.items() if not number]
     if without:
-        return {"status": "down", "reason": f"no worker for {', '.join(without)}", **serving}
+        return {"status": "down", "reason": _lacking(without), **serving}
     return {"status": "up", **serving}
+
+
+def _lacking(without: list[str]) -> str:
+    queues = ", ".join(queue for queue in without if queue != SWEEPER)
+    lacking = [f"no worker for {queues}"] if queues else []
+    return "; ".join([*lacking, *(["no sweeper"] if SWEEPER in without else [])])

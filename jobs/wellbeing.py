@@ -14,7 +14,7 @@ from django.conf import settings
 from asr.breaker import Health
 from jobs import breakers, engines, figures, readiness, spending, tasks
 from jobs.figures import Hour
-from jobs.models import EVERYBODY, Chunk, WorkerProcess, database_time
+from jobs.models import EVERYBODY, SWEEPER, Chunk, WorkerProcess, database_time
 
 WAITS_TOO_LONG: Final = timedelta(minutes=10)
 ERRORS_ARE_MANY: Final = 5  # failed calls of an engine within this hour and the one before …
@@ -154,6 +154,9 @@ def _of_workers(system: System) -> Iterator[Finding]:
     if without := [queue.name for queue in system.queues if not queue.workers]:
         named = ", ".join(without)
         yield Finding(part="workers", text=f"No worker serves {named}: what is sent there waits.")
+    if not system.parts["workers"].get(SWEEPER, True):
+        text = "No sweeper runs: what a dead worker or Redis loses is not found again."
+        yield Finding(part="workers", text=text)
 
 
 def _of_engines(system: System) -> Iterator[Finding]:

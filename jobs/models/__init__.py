@@ -55,7 +55,7 @@ from jobs.models.webhook import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from jobs.models.worker import SILENCE_LIMIT, WorkerProcess
+from jobs.models.worker import SILENCE_LIMIT, SWEEPER, WorkerProcess
 
 __all__ = [
     "AS_RECOGNISED",
@@ -75,6 +75,7 @@ __all__ = [
     "MOST_STARS",
     "QUOTE_LENGTH",
     "SILENCE_LIMIT",
+    "SWEEPER",
     "URL_LENGTH",
     "AuthToken",
     "CallOutcome",

@@ -1,15 +1,17 @@
-"""WorkerProcess: one row per process that claims chunks, renewed while it lives."""
+"""WorkerProcess: one row per process that claims chunks or sweeps, renewed while it lives."""
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from typing import Final
 
 from django.db import models
 
 from jobs.models.clock import from_now
 
 SILENCE_LIMIT = timedelta(seconds=15)
+SWEEPER: Final = "sweeper"  # among the queues of a process that sweeps
 
 
 class WorkerProcessQuerySet(models.QuerySet["WorkerProcess"]):
@@ -28,7 +30,7 @@ class WorkerProcessQuerySet(models.QuerySet["WorkerProcess"]):
 
 
 class WorkerProcess(models.Model):
-    """A process that claims chunks. `pid` has a meaning only within `pid_space`."""
+    """A process that claims chunks or sweeps. `pid` has a meaning only within `pid_space`."""
 
     id = models.UUIDField(primary_key=True)
     hostname = models.CharField(max_length=255)

@@ -25,6 +25,7 @@ from asr.breaker import FAILURES_TO_OPEN
 from jobs import actions, breakers, engines, figures, tasks
 from jobs.models import (
     EVERYBODY,
+    SWEEPER,
     CallOutcome,
     Chunk,
     EngineCall,
@@ -55,7 +56,7 @@ def workers(db: None) -> None:
         hostname="h",
         pid=1,
         pid_started=1,
-        queues=",".join(engines.QUEUES),
+        queues=",".join([*engines.QUEUES, SWEEPER]),
         started_time=Now(),
         last_seen=Now(),
     )
@@ -129,12 +130,20 @@ def test_all_is_well(admin_client: Client) -> None:
 
 
 def test_a_queue_without_workers_is_told_until_it_has_one(admin_client: Client) -> None:
-    WorkerProcess.objects.update(queues="chunks,control")
+    WorkerProcess.objects.update(queues="chunks,control,sweeper")
     page = Front(admin_client)
     assert page.findings() == ["No worker serves local, webhooks: what is sent there waits."]
     assert page.links() == [reverse("admin:jobs_workerprocess_changelist")]
-    WorkerProcess.objects.update(queues="chunks,control,local,webhooks")
+    WorkerProcess.objects.update(queues="chunks,control,local,webhooks,sweeper")
     assert Front(admin_client).findings() == []
+
+
+def test_a_system_that_nobody_sweeps_is_told(admin_client: Client) -> None:
+    WorkerProcess.objects.update(queues=",".join(engines.QUEUES))
+    page = Front(admin_client)
+    lost = "what a dead worker or Redis loses is not found again."
+    assert page.findings() == [f"No sweeper runs: {lost}"]
+    assert page.links() == [reverse("admin:jobs_workerprocess_changelist")]
 
 
 def test_a_broker_that_is_away_is_told_and_does_not_hold_the_page_up(
@@ -281,7 +290,7 @@ def test_several_things_are_told_at_once(admin_client: Client) -> None:
     WorkerProcess.objects.all().delete()
     make_waiting(timedelta(days=2))
     make_calls(5, CallOutcome.FAILED)
-    assert len(Front(admin_client).findings()) == 3
+    assert len(Front(admin_client).findings()) == 4
 
 
 # --- the figures ---

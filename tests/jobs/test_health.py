@@ -44,7 +44,7 @@ def workers(db: None) -> None:
         hostname="h",
         pid=1,
         pid_started=1,
-        queues="chunks,control,local,webhooks",
+        queues="chunks,control,local,webhooks,sweeper",
         started_time=Now(),
         last_seen=Now(),
     )
@@ -85,10 +85,17 @@ def test_a_silent_worker_counts_for_nothing(anybody: APIClient, workers: None) -
 
 
 def test_a_queue_without_worker_is_named(anybody: APIClient, workers: None) -> None:
-    WorkerProcess.objects.update(queues="chunks,control,webhooks")
+    WorkerProcess.objects.update(queues="chunks,control,webhooks,sweeper")
     _, body = readyz(anybody)
     assert body["status"] == "degraded"
-    assert "local" in body["workers"]["reason"]
+    assert body["workers"]["reason"] == "no worker for local"
+
+
+def test_a_system_that_nobody_sweeps_is_degraded(anybody: APIClient, workers: None) -> None:
+    WorkerProcess.objects.update(queues="chunks,control,local,webhooks")
+    _, body = readyz(anybody)
+    assert (body["status"], body["workers"]["sweeper"]) == ("degraded", 0)
+    assert body["workers"]["reason"] == "no sweeper"
 
 
 def test_with_redis_away_it_is_degraded(
@@ -312,8 +319,9 @@ def test_the_processes_of_each_queue_that_messages_go_to_are_counted(
         last_seen=Now(),
     )
     counted = readyz(anybody)[1]["workers"]
-    assert counted == {"status": "up", "chunks": 2, "local": 1, "control": 1, "webhooks": 1}
-    assert set(engines.QUEUES) == set(counted) - {"status"} == broker().get_declared_queues()
+    queues = {"chunks": 2, "local": 1, "control": 1, "webhooks": 1}
+    assert counted == {"status": "up", **queues, "sweeper": 1}
+    assert set(engines.QUEUES) == set(queues) == broker().get_declared_queues()
 
 
 @pytest.mark.parametrize("address", ["/healthz", "/readyz"])

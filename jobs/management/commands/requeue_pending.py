@@ -14,6 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection
 
 from jobs import liveness
+from jobs.models import SWEEPER
 from jobs.retention import Retention, purge
 from jobs.sweeper import mark_delayed, sweep
 from jobs.tasks import BrokerState, look_at_broker, send_chunk, send_cut, send_webhook
@@ -49,7 +50,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        heart = liveness.start()
+        heart = liveness.start(SWEEPER)
         while not stop.is_set():
             try:
                 self._look(silence=heart.is_steady())

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 
 from jobs.management.commands import requeue_pending
-from jobs.models import Chunk, Job, JobEvent, from_now
+from jobs.models import SWEEPER, Chunk, Job, JobEvent, WorkerProcess, from_now
 from jobs.sweeper import SweepReport
 from jobs.tasks import BrokerState
 from tests import factories
@@ -90,6 +90,17 @@ def sweeper_process() -> Iterator[Callable[[Callable[[], None]], None]]:
     yield run
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
+
+
+def test_that_it_sweeps_is_seen_until_it_ends(
+    sweeper_process: Callable[[Callable[[], None]], None],
+) -> None:
+    sweeper_process(lambda: wait_until(lambda: sweepers() == 1))
+    assert sweepers() == 0
+
+
+def sweepers() -> int:
+    return WorkerProcess.objects.alive_per_queue()[SWEEPER]
 
 
 def delay_of(job: Job) -> str:
