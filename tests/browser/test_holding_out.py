@@ -91,6 +91,22 @@ def test_who_was_signed_out_is_told_so_and_keeps_the_list(page: Page, job_id: st
     assert_accessible(page)
 
 
+def test_the_list_goes_on_once_somebody_has_signed_in_again_elsewhere(
+    page: Page, site: RunningSystem, job_id: str
+) -> None:
+    page.goto("/")
+    expect(page.locator(f"#job-{job_id}")).to_be_visible()
+    other = page.context.new_page()
+    other.goto("/")
+    other.get_by_role("button", name="Sign out").click()
+    expect(other).to_have_url(re.compile("/sign-in"))
+    expect(page.locator("#notices")).to_contain_text("You are signed out.", timeout=SOON)
+    signed_in(page.context, site)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    made = completed(site, "Made since")
+    expect(page.locator(f"#job-{made} .badge")).to_have_text("Completed", timeout=SOON)
+
+
 # --- unsaved text ---
 
 
@@ -164,7 +180,7 @@ def test_who_was_signed_out_while_writing_signs_in_and_loses_nothing(
     expect(page.locator("#saved")).to_contain_text("your text is kept")
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(re.compile("/sign-in"))
-    assert page.evaluate(DRAFTS) == 0
+    page.wait_for_function(f"() => ({DRAFTS})() === 0")  # the page's script does it
 
 
 def test_what_one_writes_while_another_retries_is_neither_lost_nor_overwritten(

@@ -12,6 +12,7 @@ let pending = null;
 let asked = null; // an AbortController, while an answer is on its way
 let filtering = false; // htmx asks for a list of another filter
 let heard = false; // something happened since it asked
+let refused = false; // the socket was closed for good, as nobody is signed in
 
 function refreshSoon(wait = CALM) {
   if (filtering) heard = true;
@@ -31,6 +32,7 @@ async function refresh() {
     if (answer.redirected) return signedOut();
     if (!answer.ok) return refreshSoon(AGAIN);
     if (address !== location.href) return refreshSoon();
+    if (refused) listen(); // signed in again, in another window
     show(new DOMParser().parseFromString(text, "text/html"));
   } catch {
     if (mine !== asked) return;
@@ -62,6 +64,20 @@ function allowDownload() {
 
 function signedOut() {
   notice(gettext("You are signed out. Sign in again to go on."), "error");
+  window.addEventListener("focus", () => refreshSoon(), { once: true }); // after that, perhaps
+}
+
+function listen() {
+  refused = false;
+  watch("/ws/transcripts", {
+    onMessage: ({ type }) => type !== "snapshot" && refreshSoon(),
+    onState: (open) => open && refreshSoon(),
+    onRefused: (code) => {
+      if (code !== 4401) return;
+      refused = true;
+      signedOut();
+    },
+  });
 }
 
 function localise(root) {
@@ -92,8 +108,4 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   event.detail.shouldSwap = false; // the page to sign in has no list
   signedOut();
 });
-watch("/ws/transcripts", {
-  onMessage: ({ type }) => type !== "snapshot" && refreshSoon(),
-  onState: (open) => open && refreshSoon(),
-  onRefused: (code) => code === 4401 && signedOut(),
-});
+listen();
