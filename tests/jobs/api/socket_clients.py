@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,8 @@ class Service:
         with connect(url, compression=None, max_size=None, close_timeout=1, **options) as socket:
             caller = Caller(socket)
             if first is not None:
-                caller.say(first)
+                with suppress(ConnectionClosed):  # refused by now: that is told when read
+                    caller.say(first)
             yield caller
 
     @contextmanager
