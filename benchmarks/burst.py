@@ -19,10 +19,10 @@ _WHY = (
     "the goal of 12 s would take twice the cores: 8 processor seconds pass until the last call"
     " begins (by a profile: worker 2.9, decoding 1.9, web 1.5, PostgreSQL 0.9, the engine's server"
     " and the callers 0.6): 4.4 s on two cores. The longest call takes 10 s after that. A machine"
-    " that is a tenth slower for a while takes 0.4 s more: in eleven rounds of one hour in which"
-    " its pace held it took 14.2 to 15.1 s, in the hours around 15.5 to 18. Tried by turns, and no"
-    " faster: no garbage collection, a longer turn at the interpreter's lock, longer waits at the"
-    " network. Claims go in groups of 17, calls of 12, so that no more is won there."
+    " that is a tenth slower for a while takes 0.4 s more. Of 24 rounds of one day with nothing"
+    " else on the machine 23 took 14.3 to 18 s, more than half of them 16 to 17.5, and one took"
+    " 25.2, which is not explained. Tried by turns, and no faster by more than rounds differ: no"
+    " garbage collection with longer waits at the network, a longer turn at the interpreter's lock."
 )
 
 

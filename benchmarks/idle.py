@@ -22,8 +22,8 @@ _IDLE = (
 )
 _WHY = (
     "the p50 is 17 to 19 ms in every run, however fast the machine is. The p99 of 100 is the second"
-    " longest: 33 to 45 ms where the machine is left to itself, 150 to 300 ms in hours in which"
-    " others are at work on it. More cores would help: one that stands still would hold up less."
+    " longest: 33 to 45 ms in some runs and 150 to 300 ms in others. Why is not known: the bare"
+    " machine was slower in most of those, and the host gave little of it to others (steal)."
 )
 
 
